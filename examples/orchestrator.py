@@ -59,7 +59,7 @@ STATS = """query($project: ID!) {
   }
 }"""
 OUTCOME = """query($project: ID!) {
-  taskGraph(projectId: $project) { nodes { level task { title status attemptCount } } }
+  taskGraph(projectId: $project) { nodes { task { title status attemptCount error } } }
 }"""
 
 
@@ -118,7 +118,9 @@ def main() -> None:
     is_completed = watch(troupe, project)
     for node in troupe.ask(OUTCOME, project=project)["nodes"]:
         task = node["task"]
-        print(f"{task['title']}: {task['status']}, attempts: {task['attemptCount']}", flush=True)
+        error = "" if task["error"] is None else f", error: {task['error']}"
+        line = f"{task['title']}: {task['status']}, attempts: {task['attemptCount']}{error}"
+        print(line, flush=True)
     if is_completed:
         troupe.change(MOVE_PROJECT, id=project, to="COMPLETED")
     sys.exit(not is_completed)

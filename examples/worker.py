@@ -3,9 +3,9 @@
 
 import asyncio
 import os
-import uuid
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 from gql import Client, GraphQLRequest
 from gql.client import AsyncClientSession
@@ -29,7 +29,7 @@ class ApprovalNeeded(Exception):
 
 
 async def send(session: AsyncClientSession, name: str, shown: str = "", /, **input: Any) -> Any:
-    """Send a mutation until it is answered."""
+    """Send a mutation, and again for a minute if the server cannot answer now."""
     document = f"""mutation($input: {name[0].upper()}{name[1:]}Input!) {{
       {name}(input: $input) {{ {shown} userErrors {{ message }} }} }}"""
     request = GraphQLRequest(document, variable_values={"input": input})
@@ -37,9 +37,11 @@ async def send(session: AsyncClientSession, name: str, shown: str = "", /, **inp
         try:
             payload = (await session.execute(request))[name]
             break
-        except TransportError:
-            if seconds is None:
+        except TransportError as error:
+            codes = {each["extensions"]["code"] for each in getattr(error, "errors", None) or ()}
+            if seconds is None or codes & {"BAD_USER_INPUT", "FORBIDDEN", "UNAUTHENTICATED"}:
                 raise
+            print(f"{name}: {error!r}; again in {seconds} s", flush=True)
             await asyncio.sleep(seconds)
     if payload["userErrors"]:
         raise Refused(payload["userErrors"][0]["message"])
@@ -59,35 +61,33 @@ class Attempt:
         """Keep the task, and store how far the work is."""
         beat = {"attemptId": self.id, "checkpoint": self.checkpoint}
         told = await send(self.session, "heartbeat", SIGNALS, attempts=[beat], leaseSeconds=LEASE)
-        if not told["attempts"] or any(told["attempts"][0].values()):
-            raise Refused
+        if any(told["attempts"][0].values()):
+            raise Refused(f"{self.task['title']}: stopped")
 
     async def run(self) -> None:
         """Work on the task, and end the attempt as the work ends."""
         working = asyncio.create_task(work(self))
         try:
-            while not working.done():
-                await asyncio.wait([working], timeout=LEASE / 3)
+            while not (await asyncio.wait([working], timeout=LEASE / 3))[0]:
                 await self.beat()
             await self.end("completeTask", result=await working)
-        except ApprovalNeeded as needed:  # parks the task; this worker is free for others
-            asked = {"title": str(needed), "content": self.checkpoint, "blockTask": True}
-            asked |= {"checkpoint": self.checkpoint, "idempotencyKey": str(uuid.uuid4())}
-            await self.end("requestApproval", **asked)
+        except ApprovalNeeded as need:  # parks the task; this worker is free for others
+            asked = {"content": self.checkpoint, "checkpoint": self.checkpoint, "blockTask": True}
+            await self.end("requestApproval", title=str(need), idempotencyKey=uuid4().hex, **asked)
         except (Refused, asyncio.CancelledError):
             await self.end("releaseTask", checkpoint=self.checkpoint)
             raise
         except Exception as error:
-            retryable = not isinstance(error, PermissionError)
-            ended = {"retryable": retryable, "checkpoint": self.checkpoint}
-            await self.end("failTask", error=repr(error), **ended)
+            print(f"{self.task['title']}: {error!r}", flush=True)
+            ended = {"error": repr(error), "retryable": not isinstance(error, PermissionError)}
+            await self.end("failTask", checkpoint=self.checkpoint, **ended)
         finally:
             working.cancel()
 
 
 async def work(attempt: Attempt) -> Any:
     """Put your own work here. This sample does steps, and asks a person before the last one."""
-    input = attempt.task["input"]
+    input = {"steps": 1, "secondsPerStep": 1} | (attempt.task["input"] or {})
     for step in range(attempt.checkpoint["done"] + 1, input["steps"] + 1):
         if step == input["steps"] and "question" in input:
             if attempt.approval is None:
@@ -106,14 +106,15 @@ async def main() -> None:
     headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
     async with Client(transport=HTTPXAsyncTransport(URL, headers=headers)) as session:
         while True:
-            claim = {"leaseSeconds": LEASE, "idempotencyKey": str(uuid.uuid4())}
+            claim = {"leaseSeconds": LEASE, "idempotencyKey": uuid4().hex}
             try:
                 found = (await send(session, "claimTask", CLAIMED, **claim))["attempt"]
                 await (Attempt(session, **found).run() if found else asyncio.sleep(1))
             except Refused as refusal:
                 print(refusal, flush=True)
                 await asyncio.sleep(1)
+            except TransportError as error:
+                raise SystemExit(f"The server cannot be used: {error}") from error
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+asyncio.run(main())

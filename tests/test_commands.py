@@ -17,6 +17,7 @@ from db import access
 from graph import demo
 from graph.api import API
 from graph.cli import output, tokens, usage
+from graph.cli.viewers import first_administrator
 from graph.usage_summaries import UsageGroup
 from tests.processes import Ended, troupe_here
 from tests.world import snapshot
@@ -56,6 +57,10 @@ class Commands:
     def api(self, **viewer: Any) -> API:
         """The API for a viewer."""
         return API(self.database, db.Viewer(**viewer))
+
+    async def administrator(self) -> API:
+        """The API for the administrator."""
+        return API(self.database, await first_administrator(self.database))
 
 
 @pytest.fixture
@@ -261,6 +266,15 @@ async def test_a_task_is_shown(commands: Commands) -> None:
         ]
     }
     assert {"title", "whyNotReady", "dependencies", "result", "error", "cost"} <= found.keys()
+
+    waiting = HISTORY.replace("30", "3f")
+    admin = await commands.administrator()
+    await admin.change("createTask", id=waiting, projectId=STATION, title="Draw the weather")
+    await admin.change("addTaskDependency", dependentId=waiting, dependencyId=HISTORY)
+    shown = (await commands.run("tasks", "show", waiting)).printed
+    history = f"{HISTORY}  Find the weather of the last ten years"
+    assert f"\nNot ready:  It waits for a task that is PENDING. {history}\n" in shown
+    assert f"\nDepends on: {history} (PENDING)\n" in shown
 
     other = HISTORY.replace("30", "31")
     assert await commands.refused("tasks", "show", other) == f"There is no task '{other}'."
@@ -543,6 +557,21 @@ async def test_usage_is_summed(commands: Commands) -> None:
             **dict.fromkeys(("cost", "unpricedCalls"), ...),
         }
     ]
+
+
+async def test_usage_says_which_calls_have_no_price(commands: Commands) -> None:
+    assert (await commands.run("usage")).err == ""
+    admin = await commands.administrator()
+    call = {"modelName": "unknown", "inputTokens": 1}
+    for said in ("1 call has", "2 calls have"):
+        await admin.change("recordUsage", projectId=STATION, records=[call])
+        shown = await commands.run("usage", "--by", "model")
+        assert shown.out.splitlines()[-1].split()[-1] == "0.0000"
+        assert shown.err == (
+            f"troupe: {said} no price yet and count as 0. `createAiModel` or `updateAiModel` of the"
+            " API sets the prices of a model, and then `repriceUsage` the costs.\n"
+        )
+    assert (await commands.run("usage", "--json")).err == ""
 
 
 async def test_tokens_are_listed_without_secrets_and_revoked(commands: Commands) -> None:

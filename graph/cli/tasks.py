@@ -32,7 +32,7 @@ TASK = """query($id: ID!) {
     id title description type status blockedReason priority cost attemptCount maxAttempts
     availableAt dueAt startedAt completedAt leaseExpiresAt result error
     project { id name } agent { id name } parentTask { id title }
-    whyNotReady { code message }
+    whyNotReady { code message task { id title } }
     dependencies(first: 20) { nodes { dependency { id title status } } }
     attempts(last: 5) {
       nodes { id number status progressPercent statusMessage startedAt endedAt agent { id name } }
@@ -184,12 +184,12 @@ def _details(task: Any) -> list[tuple[str, object]]:
         ("Project", task["project"]["name"]),
         ("Part of", (task["parentTask"] or {}).get("title")),
         ("Status", status),
-        ("Not ready", [each["message"] for each in task["whyNotReady"]]),
+        ("Not ready", [_reason(each) for each in task["whyNotReady"]]),
         ("Agent", (task["agent"] or {}).get("name")),
         ("Type", task["type"]),
         ("Priority", task["priority"]),
         ("Description", (task["description"] or "").splitlines()),
-        ("Depends on", [f"{each['title']} ({each['status']})" for each in dependencies if each]),
+        ("Depends on", [f"{_named(each)} ({each['status']})" for each in dependencies if each]),
         ("Due", moment(task["dueAt"])),
         ("Started", moment(task["startedAt"])),
         ("Completed", moment(task["completedAt"])),
@@ -197,6 +197,15 @@ def _details(task: Any) -> list[tuple[str, object]]:
         ("Last", [_attempt(each) for each in task["attempts"]["nodes"]]),
         ("Cost", money(task["cost"])),
     ]
+
+
+def _reason(reason: Any) -> str:
+    task = reason["task"]
+    return str(reason["message"]) if task is None else f"{reason['message']} {_named(task)}"
+
+
+def _named(task: Any) -> str:
+    return f"{bare_id(task['id'])}  {task['title']}"
 
 
 def _attempt(attempt: Any) -> str:

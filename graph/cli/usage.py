@@ -10,7 +10,7 @@ import typer
 
 from graph.cli.database import with_api
 from graph.cli.lists import AsJSON, OfProject, OnBehalfOf
-from graph.cli.output import money, print_json, print_table
+from graph.cli.output import money, print_json, print_note, print_table
 from graph.cli.values import one_of, whole_number
 
 if TYPE_CHECKING:
@@ -112,6 +112,12 @@ def usage(
         for each in found
     ]
     print_table(columns, rows, numbers=(*NUMBERS, "COST"))
+    if unpriced := sum(int(each["unpricedCalls"]) for each in found):
+        calls = "1 call has" if unpriced == 1 else f"{unpriced} calls have"
+        print_note(
+            f"{calls} no price yet and count as 0. `createAiModel` or `updateAiModel` of the API"
+            " sets the prices of a model, and then `repriceUsage` the costs."
+        )
 
 
 def _key(row: Any, group: Group) -> object:

@@ -3,18 +3,19 @@
 
 import { Client, fetchExchange } from "@urql/core";
 
-declare const process: { env: Record<string, string> };
+declare const process: { env: Record<string, string>; exit(status: number): never };
 const { GRAPHQL_URL: url = "http://127.0.0.1:8000/graphql", TOKEN } = process.env;
 const LEASE = Number(process.env.LEASE_SECONDS ?? "60");
 const CLAIMED = `attempt { id task { title input checkpoint
   approvals: interactions(last: 1, where: {status: {in: [APPROVED, REJECTED]}}) {
     nodes { ... on ApprovalRequest { approved comment } } } } }`;
 const SIGNALS = "attempts { leaseLost cancelRequested pauseRequested }";
+const FINAL = ["BAD_USER_INPUT", "FORBIDDEN", "UNAUTHENTICATED"];
 
 type Checkpoint = { done: number };
 type Task = {
   title: string;
-  input: { steps: number; secondsPerStep: number; question?: string };
+  input: { steps?: number; secondsPerStep?: number; question?: string } | null;
   checkpoint: Checkpoint | null;
   approvals: { nodes: { approved: boolean; comment: string | null }[] };
 };
@@ -33,7 +34,7 @@ const client = new Client({
 });
 const sleep = (seconds: number) => new Promise((wake) => setTimeout(wake, 1000 * seconds));
 
-/** Send a mutation until it is answered. */
+/** Send a mutation, and again for a minute if the server cannot answer now. */
 async function send(name: string, input: object, shown = ""): Promise<any> {
   const kind = `${name[0]!.toUpperCase()}${name.slice(1)}Input!`;
   const document = `mutation($input: ${kind}) {
@@ -44,7 +45,9 @@ async function send(name: string, input: object, shown = ""): Promise<any> {
       if (data[name].userErrors.length) throw new Refused(data[name].userErrors[0].message);
       return data[name];
     }
-    if (seconds > 32) throw error;
+    const codes = error?.graphQLErrors.map(({ extensions }) => extensions["code"] as string) ?? [];
+    if (seconds > 32 || codes.some((code) => FINAL.includes(code))) throw error;
+    console.log(`${name}: ${error?.message}; again in ${seconds} s`);
     await sleep(seconds);
   }
 }
@@ -58,7 +61,7 @@ async function run({ id: attemptId, task }: { id: string; task: Task }) {
     checkpoint = reached;
     const beats = { attempts: [{ attemptId, checkpoint }], leaseSeconds: LEASE };
     const told = await send("heartbeat", beats, SIGNALS);
-    if (Object.values(told.attempts[0] ?? { gone: true }).includes(true)) throw new Refused("Stop");
+    if (Object.values(told.attempts[0]).includes(true)) throw new Refused(`${task.title}: stopped`);
   };
   const timer = setInterval(() => beat().catch((error) => stop.abort(error)), (1000 * LEASE) / 3);
   try {
@@ -67,12 +70,12 @@ async function run({ id: attemptId, task }: { id: string; task: Task }) {
   } catch (error) {
     if (error instanceof ApprovalNeeded) {
       // Parks the task; this worker is free for others.
-      const asked = { title: error.message, content: checkpoint, blockTask: true };
-      const idempotencyKey = crypto.randomUUID();
-      await send("requestApproval", { attemptId, checkpoint, ...asked, idempotencyKey });
+      const ask = { attemptId, checkpoint, title: error.message, content: checkpoint };
+      await send("requestApproval", { ...ask, blockTask: true, idempotencyKey: crypto.randomUUID() });
     } else if (error instanceof Refused) {
       await send("releaseTask", { attemptId, checkpoint });
     } else {
+      console.log(`${task.title}: ${error}`);
       const retryable = !(error instanceof Rejected);
       await send("failTask", { attemptId, checkpoint, error: String(error), retryable });
     }
@@ -88,18 +91,20 @@ async function work(
   save: (checkpoint: Checkpoint) => Promise<void>,
   signal: AbortSignal,
 ): Promise<unknown> {
+  const { steps = 1, secondsPerStep = 1, question } = input ?? {};
+  if (!Number.isInteger(steps)) throw new TypeError("The number of steps is no integer");
   const [approval] = approvals.nodes;
-  for (let done = checkpoint.done + 1; done <= input.steps; done++) {
-    if (done === input.steps && input.question) {
-      if (!approval) throw new ApprovalNeeded(input.question);
+  for (let done = checkpoint.done + 1; done <= steps; done++) {
+    if (done === steps && question) {
+      if (!approval) throw new ApprovalNeeded(question);
       if (!approval.approved) throw new Rejected(approval.comment ?? "");
     }
-    await sleep(input.secondsPerStep);
+    await sleep(secondsPerStep);
     signal.throwIfAborted();
     await save({ done });
-    console.log(`${title}: step ${done} of ${input.steps}`);
+    console.log(`${title}: step ${done} of ${steps}`);
   }
-  return { done: input.steps };
+  return { done: steps };
 }
 
 while (true) {
@@ -107,9 +112,9 @@ while (true) {
     const claim = { leaseSeconds: LEASE, idempotencyKey: crypto.randomUUID() };
     const { attempt } = await send("claimTask", claim, CLAIMED);
     await (attempt ? run(attempt) : sleep(1));
-  } catch (refusal) {
-    if (!(refusal instanceof Refused)) throw refusal;
-    console.log(refusal.message);
+  } catch (error) {
+    console.log((error as Error).message);
+    if (!(error instanceof Refused)) process.exit(1);
     await sleep(1);
   }
 }
