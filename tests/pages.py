@@ -124,7 +124,7 @@ def commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 PRINTED: list[tuple[str, str, Callable[[], str]]] = [
     ("docs/cli.md", "commands", _commands),
     ("README.md", "small_worker.py", _source("python", "examples/small_worker.py")),
-    ("README.md", "small_worker.mts", _source("ts", "examples/small_worker.mts")),
+    ("README.md", "small_worker.ts", _source("ts", "examples/small_worker.ts")),
     ("docs/models.md", "entities", _entities),
     ("docs/models.md", "tool", _states(db.Tool.transitions)),
     ("docs/clients.md", "codegen", _source("js", "examples/codegen.mjs")),

@@ -18,9 +18,11 @@ async function send(query: string, variables = {}): Promise<any> {
   return errors ? process.exit(1) : data;
 }
 
-while (true) {
+async function work() {
   const { attempt } = (await send(CLAIM)).claimTask;
   const result = attempt && { title: attempt.task.title }; // put your own work here
   if (attempt) await send(END, { end: { attemptId: attempt.id, result } });
-  else await new Promise((wake) => setTimeout(wake, 5000));
+  setTimeout(work, attempt ? 0 : 5000);
 }
+
+work();

@@ -2,7 +2,6 @@
 // It needs @urql/core, and in TOKEN the token of an agent that is READY.
 
 import { Client, fetchExchange } from "@urql/core";
-
 declare const process: { env: Record<string, string>; exit(status: number): never };
 const { GRAPHQL_URL: url = "http://127.0.0.1:8000/graphql", TOKEN } = process.env;
 const LEASE = Number(process.env.LEASE_SECONDS ?? "60");
@@ -19,14 +18,12 @@ type Task = {
   checkpoint: Checkpoint | null;
   approvals: { nodes: { approved: boolean; comment: string | null }[] };
 };
-
 /** The server did not do it, or wants the work to stop. */
 class Refused extends Error {}
 /** The work cannot go on until a person has approved something. */
 class ApprovalNeeded extends Error {}
 /** A person has rejected it. */
 class Rejected extends Error {}
-
 const client = new Client({
   url,
   exchanges: [fetchExchange],
@@ -68,8 +65,7 @@ async function run({ id: attemptId, task }: { id: string; task: Task }) {
     const result = await work(task, checkpoint, beat, stop.signal);
     await send("completeTask", { attemptId, result });
   } catch (error) {
-    if (error instanceof ApprovalNeeded) {
-      // Parks the task; this worker is free for others.
+    if (error instanceof ApprovalNeeded) { // parks the task; this worker is free for others
       const ask = { attemptId, checkpoint, title: error.message, content: checkpoint };
       await send("requestApproval", { ...ask, blockTask: true, idempotencyKey: crypto.randomUUID() });
     } else if (error instanceof Refused) {
@@ -107,7 +103,8 @@ async function work(
   return { done: steps };
 }
 
-while (true) {
+/** Claim a task and work on it, and then the next one. */
+async function next() {
   try {
     const claim = { leaseSeconds: LEASE, idempotencyKey: crypto.randomUUID() };
     const { attempt } = await send("claimTask", claim, CLAIMED);
@@ -117,4 +114,7 @@ while (true) {
     if (!(error instanceof Refused)) process.exit(1);
     await sleep(1);
   }
+  setTimeout(next);
 }
+
+next();

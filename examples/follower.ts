@@ -40,27 +40,31 @@ async function page(variables: object): Promise<Page["events"]> {
   throw new Error("The server sent nothing.");
 }
 
-const start = (await page({ last: 1 })).pageInfo.endCursor;
-console.log("Following");
-// The client connects and subscribes again by itself, with the cursor that is the last one then.
-const variables = { project, after: start };
-const seen: string[] = [];
-for await (const { data, errors } of client.iterate<Message>({ query: FOLLOW, variables })) {
-  if (!data) throw errors;
-  const { cursor, gap, event } = data.events;
-  if (gap) throw new Error("Events are missing: read again what you need.");
-  variables.after = cursor;
-  seen.push(event.position);
-  console.log(`${event.position}: ${event.action} ${event.entityType} ${event.entityId}`);
-  if (seen.length === COUNT) break;
+async function main(): Promise<void> {
+  const start = (await page({ last: 1 })).pageInfo.endCursor;
+  console.log("Following");
+  // The client connects and subscribes again by itself, with the cursor that is the last one then.
+  const variables = { project, after: start };
+  const seen: string[] = [];
+  for await (const { data, errors } of client.iterate<Message>({ query: FOLLOW, variables })) {
+    if (!data) throw errors;
+    const { cursor, gap, event } = data.events;
+    if (gap) throw new Error("Events are missing: read again what you need.");
+    variables.after = cursor;
+    seen.push(event.position);
+    console.log(`${event.position}: ${event.action} ${event.entityType} ${event.entityId}`);
+    if (seen.length === COUNT) break;
+  }
+
+  const logged: string[] = [];
+  for (let after = start; logged.length < COUNT; ) {
+    const { nodes, pageInfo } = await page({ after, first: 100 });
+    logged.push(...nodes.map(({ position }) => position));
+    after = pageInfo.endCursor;
+  }
+  if (seen.join() !== logged.slice(0, COUNT).join()) throw new Error(`The log has ${logged}`);
+  console.log(`Each of ${COUNT} events came once, in order.`);
+  await client.dispose();
 }
 
-const logged: string[] = [];
-for (let after = start; logged.length < COUNT; ) {
-  const { nodes, pageInfo } = await page({ after, first: 100 });
-  logged.push(...nodes.map(({ position }) => position));
-  after = pageInfo.endCursor;
-}
-if (seen.join() !== logged.slice(0, COUNT).join()) throw new Error(`The log has ${logged}`);
-console.log(`Each of ${COUNT} events came once, in order.`);
-await client.dispose();
+main();
