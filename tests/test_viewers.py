@@ -382,7 +382,7 @@ async def test_who_is_not_shown_the_schema_is_not_told_it_by_errors(
             "query($p: ProjectOrder) { projects(orderBy: $p) { totalCount } }", p="NAME_ASK"
         )
 
-    assert ("Did you mean" in variable.text) is owner
+    assert ("Its values are" in variable.text) is owner
 
 
 async def test_who_is_not_known_is_not_read_to_the_end(people: People, limited: People) -> None:
