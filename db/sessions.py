@@ -24,12 +24,14 @@ from db.errors import (
     NotFound,
     Path,
     Rejected,
+    with_article,
 )
 from db.events.actors import SET_ACTOR
 from db.idempotency import CONSTRAINT, Key, KeyTaken, Outcome, stored
 from db.idempotency import found as key_found
 from db.returning import Returned, keyed
 from db.rights import Right
+from db.rules import denial
 from db.scopes import Viewer, scope
 from db.statements import Compiled, Extend, Statement, Values
 from db.writes import inserted, project_id_of, references, updated
@@ -312,8 +314,7 @@ class WriteSession(AsyncSession):
             raise NotFound(model, id, at)
         row: Any = pair[0]
         if not pair[1]:
-            message = f"You may see this {model.__name__}, but lack the right to do this to it."
-            raise Denied(message, at)
+            raise Denied(denial(model, right or self.right), at)
         if version is not None and row.version != version:
             raise Conflict(row, version)
         return row  # type: ignore[no-any-return]
@@ -391,7 +392,12 @@ class WriteSession(AsyncSession):
         errors: list[DomainError] = []
         for at, id in ids.items():
             if id in taken:
-                errors.append(AlreadyExists("There is already one with this id.", (*at, "id")))
+                errors.append(
+                    AlreadyExists(
+                        f"There is already {with_article(model.__name__)} with this id.",
+                        (*at, "id"),
+                    )
+                )
             elif id is not None:
                 taken.add(id)
         return errors

@@ -29,7 +29,7 @@ from graph.core.payloads import (
     result_of,
 )
 from graph.core.response_budget import EncodedJSON
-from graph.core.rights import may
+from graph.core.rights import missing
 from graph.core.user_errors import ErrorValue
 
 Result = TypeVar("Result")
@@ -147,8 +147,9 @@ class DeclaredMutation:
         what the statement returns, if it is the only one. Raises Forbidden, Rejected with all user
         errors, a DomainError, and errors of the database.
         """
-        if not may(context.viewer, self.right):
-            raise Forbidden(f"You may not use {self.name}.")
+        needed = missing(context.viewer, self.right)
+        if needed is not None:
+            raise Forbidden(f"You may not use {self.name}. {needed}")
         check_input(get_nullable_type(kind), value, input)
         key = self._key(context, value, input)
         prepared = () if self._before is None else (await self._before(context, input),)
