@@ -48,7 +48,7 @@ from db.base import (
     where_set,
     with_defaults,
 )
-from db.errors import DomainError, Invalid, Rejected
+from db.errors import DomainError, Invalid, NotFound, Rejected
 from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope
@@ -58,6 +58,7 @@ from db.writes import (
     arrays,
     given_rows,
     given_values,
+    project_id_of,
     references,
     rows_refer,
     set_actor,
@@ -347,6 +348,28 @@ def _too_expensive(viewer: Viewer) -> Executable:
 
 Calls = Mapping[tuple[str | int, ...], Mapping[str, Any]]
 """Calls by their paths in the input."""
+
+
+@Statement
+def _project_of(viewer: Viewer, name: str) -> Executable:
+    """The project of the row with an id that a foreign key of a call has, if the viewer sees it."""
+    target = references(UsageRecord)[name].mapper.class_
+    return select(project_id_of(target)).where(
+        target.id == value("id", Uuid), scope(target, viewer, by_key=True)
+    )
+
+
+async def project_of(session: WriteSession, calls: Calls) -> UUID:
+    """The project of the first attempt or task that calls name. Raises NotFound and Invalid."""
+    for at, call in calls.items():
+        for name in ("attempt_id", "task_id"):
+            id = call.get(name)
+            if id is None:
+                continue
+            for (project_id,) in await session.run(_project_of, name, id=id):
+                return project_id  # type: ignore[no-any-return]
+            raise NotFound(references(UsageRecord)[name].mapper.class_, id, (*at, name))
+    raise Invalid("Name the project: no call names an attempt or a task.", ("project_id",))
 
 
 async def record_usage(session: WriteSession, project_id: UUID, calls: Calls) -> list[UUID]:

@@ -155,7 +155,11 @@ class UsageInput(BaseModel):
 class RecordUsageInput(Repeatable):
     """The calls of AI models to record."""
 
-    project_id: ID[db.Project]
+    project_id: ID[db.Project] | None = Field(
+        default=None,
+        description="The project that they are made for. Without it, the project of the first"
+        " attempt or task that they name; all have to be of one project.",
+    )
     records: Annotated[list[UsageInput], Field(min_length=1, max_length=1000)] = Field(
         description="The calls, at most 1,000."
     )
@@ -216,7 +220,8 @@ class Mutation:
                 errors.append(Invalid("Name the model of this call.", (*path, "model_name")))
         if errors:
             raise Rejected(errors)
-        ids = await usage.record_usage(session, input.project_id, calls)
+        project_id = input.project_id or await usage.project_of(session, calls)
+        ids = await usage.record_usage(session, project_id, calls)
         return [Changed(id) for id in ids]
 
     @mutation(Right.EDIT, most=at_most(usage.MOST_REPRICED))

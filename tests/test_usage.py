@@ -620,6 +620,42 @@ async def test_unusable_references_are_refused_each_at_its_place(world: World) -
         assert sorted(found) == sorted(expected), records
 
 
+async def test_the_project_follows_from_an_attempt_or_a_task(world: World) -> None:
+    attempt = await make_attempt(world, world.free)
+    selection = f"recordUsage {{ usageRecords {{ project {{ name }} task {{ title }} }} {ERRORS} }}"
+    call = {"modelId": gid(world.model)}
+    found = {"project": {"name": world.project.name}, "task": {"title": world.free.title}}
+    for named in ({"attemptId": gid(attempt)}, {"taskId": gid(world.free)}):
+        # The first call names none, and has the project of the others.
+        for client in (world.owner, world.agent):
+            payload = await client.change(selection, records=[call, call | named])
+            assert payload == {"usageRecords": [found | {"task": None}, found], "userErrors": []}
+    assert await stored(world.database, "SELECT count(*) FROM usage_records") == [8]
+
+
+async def test_without_a_project_that_follows_nothing_is_recorded(world: World) -> None:
+    attempt, foreign = [await make_attempt(world, task) for task in (world.free, world.foreign)]
+    mine, other = {"attemptId": gid(attempt)}, {"attemptId": gid(foreign)}
+    owner, admin = world.owner, world.people.admin
+    cases: list[tuple[Any, list[dict[str, Any]], list[Fault]]] = [
+        (owner, [{}, {}], [("INVALID", "projectId")]),
+        # What the owner may not see is as if it did not exist.
+        (owner, [{}, other], [("NOT_FOUND", "records.1.attemptId")]),
+        (owner, [{"taskId": gid(world.foreign)}], [("NOT_FOUND", "records.0.taskId")]),
+        (admin, [mine, other], [("INVALID", "records.1.attemptId")]),
+    ]
+    async with world.database.write(ADMIN) as session:
+        key = {"project_id": world.project.id, "user_id": world.people.users["stranger"].id}
+        session.add(db.ProjectMember(**key, role=db.MemberRole.VIEWER))
+    before = await snapshot(world.database)
+    for client, records, expected in cases:
+        records = [{"modelId": gid(world.model)} | each for each in records]
+        assert await world.refused(client, "recordUsage", records=records) == expected
+    records = [{"modelId": gid(world.model)} | mine]
+    assert await world.error(world.people.stranger, "recordUsage", records=records) == "FORBIDDEN"
+    assert await snapshot(world.database) == before
+
+
 async def test_who_may_not_edit_the_project_records_nothing(world: World) -> None:
     input = calls(world, {})
     async with world.database.write(ADMIN) as session:
