@@ -443,7 +443,7 @@ class Mutation:
         )
         return Changed(await plans.add_task(session, input.project_id, planned))
 
-    @mutation(Right.EDIT)
+    @mutation(Right.EDIT, reports_all=True)
     async def create_tasks(
         self, session: db.WriteSession, input: CreateTasksInput
     ) -> list[Changed[db.Task]]:

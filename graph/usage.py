@@ -202,7 +202,7 @@ def _values(call: UsageInput) -> dict[str, Any]:
 
 @strawberry.type
 class Mutation:
-    @mutation(Right.WORK)
+    @mutation(Right.WORK, reports_all=True)
     async def record_usage(
         self, session: db.WriteSession, input: RecordUsageInput
     ) -> list[Changed[db.UsageRecord]]:
@@ -218,10 +218,10 @@ class Mutation:
                 continue
             if not values.keys() & {"model_id", "model_name"}:
                 errors.append(Invalid("Name the model of this call.", (*path, "model_name")))
-        if errors:
+        if errors and input.project_id is None:
             raise Rejected(errors)
         project_id = input.project_id or await usage.project_of(session, calls)
-        ids = await usage.record_usage(session, project_id, calls)
+        ids = await usage.record_usage(session, project_id, calls, errors)
         return [Changed(id) for id in ids]
 
     @mutation(Right.EDIT, most=at_most(usage.MOST_REPRICED))

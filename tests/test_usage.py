@@ -562,6 +562,36 @@ async def test_all_that_is_wrong_is_said_at_once(world: World) -> None:
     assert sorted(found) == sorted(("INVALID", path) for path in paths)
 
 
+async def test_mistakes_of_each_kind_are_reported_together(world: World) -> None:
+    before = await snapshot(world.database)
+    wrong: list[dict[str, Any]] = [
+        {"inputTokens": -1},
+        {"attributes": {"gen_ai.usage.input_tokens": "many"}},
+        {"modelId": "nobody"},
+        {"outputTokens": 1, "reasoningTokens": 2},
+        {"taskId": gid(world.foreign)},
+        {},
+    ]
+    later = [
+        ("INVALID", "records.1.attributes"),
+        ("INVALID", "records.3.reasoningTokens"),
+        ("NOT_FOUND", "records.2.modelId"),
+        ("NOT_FOUND", "records.4.taskId"),
+    ]
+    for records, expected in (
+        (wrong, [("INVALID", "records.0.inputTokens"), *later]),
+        ([{}, *wrong[1:]], later),
+        # A call by itself would be one statement, which must not commit.
+        ([{"inputTokens": -1}], [("INVALID", "records.0.inputTokens")]),
+    ):
+        found = await world.refused(world.owner, "recordUsage", **calls(world, *records))
+        assert sorted(found) == sorted(expected)
+    stranger = world.people.stranger
+    found = await world.refused(stranger, "recordUsage", **calls(world, *wrong[:1]))
+    assert found == [("INVALID", "records.0.inputTokens"), ("NOT_FOUND", "projectId")]
+    assert await snapshot(world.database) == before
+
+
 async def test_parts_are_no_more_than_the_whole(world: World) -> None:
     input = calls(
         world,
