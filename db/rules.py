@@ -49,14 +49,18 @@ OTHERS = {
 def denial(model: type, right: Right) -> str:
     """The message for a viewer who may see a row, but lacks a right on it."""
     noun = model.__name__
-    *first, last = (role for role, rights in ROLES.items() if right in rights)
-    roles = f"{', '.join(first)} or {last}" if first else last
-    who = f"members of the project with the role {roles}"
-    give = " Owners of the project give roles by addProjectMember and updateProjectMember."
-    if noun == "Tool":
-        who += " (of a shared tool, administrators)"
+    roles = [role for role, rights in ROLES.items() if right in rights]
+    give = ""
     if noun in OTHERS:
-        who, give = OTHERS[noun], ""
+        who = OTHERS[noun]
+    elif not roles:
+        who = "administrators"
+    else:
+        first = ", ".join(roles[:-1])
+        names = f"{first} or {roles[-1]}" if first else roles[-1]
+        who = f"members of the project with the role {names}"
+        who += " (of a shared tool, administrators)" if noun == "Tool" else ""
+        give = " Owners of the project give roles by addProjectMember and updateProjectMember."
     return (
         f"You may see this {noun}, but not do this to it: that needs the right {right.value}, which"
         f" {who} have.{give}"

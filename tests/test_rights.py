@@ -507,6 +507,10 @@ def test_what_belongs_to_no_project_is_for_others() -> None:
     assert denial(db.User, Right.EDIT) == (
         f"You may see this User, but not do this to it: {needed} the user and administrators have."
     )
+    assert denial(db.Project, Right.ADMINISTER) == (
+        "You may see this Project, but not do this to it: that needs the right ADMINISTER, which"
+        " administrators have."
+    )
     assert denial(db.Tool, Right.EDIT) == (
         f"You may see this Tool, but not do this to it: {needed} members of the project with the"
         f" role OWNER or EDITOR (of a shared tool, administrators) have.{GIVE}"
