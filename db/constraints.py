@@ -25,7 +25,7 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from db.base import Base
 from db.connections import driver_error
-from db.errors import AlreadyExists, DomainError, Invalid
+from db.errors import AlreadyExists, DomainError, Invalid, with_article
 
 
 def rules_of(table: Table) -> list[Any]:
@@ -37,7 +37,9 @@ def _error(constraint: object, columns: list[str], is_deletion: bool) -> DomainE
     names = " and ".join(column.replace("_", " ") for column in columns)
     match constraint:
         case PrimaryKeyConstraint() | UniqueConstraint() | Index():
-            return AlreadyExists(f"There is already one with this {names}.", columns[-1:])
+            return AlreadyExists(
+                f"There is already {_noun(constraint.table)} with this {names}.", columns[-1:]
+            )
         case ForeignKeyConstraint() if is_deletion:
             users = constraint.table.name.replace("_", " ")
             return Invalid(f"There are {users} of this; it cannot be deleted.", ("id",))
@@ -47,6 +49,14 @@ def _error(constraint: object, columns: list[str], is_deletion: bool) -> DomainE
             info = constraint.info or _enum_info(constraint)
             return Invalid(info["words"], info["path"])
     return None
+
+
+def _noun(table: Table | None) -> str:
+    """The name of the model of a table, with its article; "a row" if it has none."""
+    for mapper in Base.registry.mappers:
+        if mapper.local_table is table:
+            return with_article(mapper.base_mapper.class_.__name__)
+    return "a row"
 
 
 def _enum_info(constraint: CheckConstraint) -> dict[str, Any]:

@@ -12,6 +12,11 @@ from uuid import UUID
 Path = Sequence[str | int]
 
 
+def with_article(noun: str) -> str:
+    """The name of a type with its indefinite article, such as "an Agent" or "a User"."""
+    return f"{'an' if noun[0] in 'AEIO' else 'a'} {noun}"
+
+
 class UserErrorCode(StrEnum):
     """What is wrong with the input of a mutation."""
 
@@ -105,8 +110,13 @@ class IllegalTransition(DomainError):
     def __init__(
         self, noun: str, current: str, to: str, allowed: Collection[str], path: Path = ("to",)
     ) -> None:
-        moves = f"only to {', '.join(allowed)}" if allowed else "nowhere any more"
-        super().__init__(f"This {noun} is {current} and can go {moves}, not to {to}.", path)
+        now = f"{current} already" if current == to else current
+        if allowed:
+            further = "" if current == to else f", not to {to}"
+            moves = f" and can go only to {', '.join(allowed)}{further}"
+        else:
+            moves = ", which is final" if current == to else f", which is final; it cannot be {to}"
+        super().__init__(f"This {noun} is {now}{moves}.", path)
         self.current = current
         self.allowed = list(allowed)
 

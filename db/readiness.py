@@ -289,7 +289,12 @@ def why_not_ready(viewer: Viewer, task_id: Any) -> Select[Any]:
     is_pending = task.status == TaskStatus.PENDING
     because(
         reason.WRONG_TYPE,
-        _text("No agent of its project that is READY or ACTIVE takes tasks of its type."),
+        case(
+            (kind(task) == ANY_TYPE, _text("No agent of its project is READY or ACTIVE.")),
+            else_=_text("No agent of its project that is READY or ACTIVE takes tasks of the type ")
+            + task.type
+            + _text("."),
+        ),
         is_pending,
         ~fitting(is_working),
     )

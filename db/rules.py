@@ -39,6 +39,33 @@ ROLES = {
 AGENTS = {Right.VIEW, Right.WORK}
 """The rights of an agent in its own project."""
 
+OTHERS = {
+    "AIModel": "administrators",
+    "User": "the user and administrators",
+}
+"""Who has more rights than VIEW on the rows of models that belong to no project, in words."""
+
+
+def denial(model: type, right: Right) -> str:
+    """The message for a viewer who may see a row, but lacks a right on it."""
+    noun = model.__name__
+    roles = [role for role, rights in ROLES.items() if right in rights]
+    give = ""
+    if noun in OTHERS:
+        who = OTHERS[noun]
+    elif not roles:
+        who = "administrators"
+    else:
+        first = ", ".join(roles[:-1])
+        names = f"{first} or {roles[-1]}" if first else roles[-1]
+        who = f"members of the project with the role {names}"
+        who += " (of a shared tool, administrators)" if noun == "Tool" else ""
+        give = " Owners of the project give roles by addProjectMember and updateProjectMember."
+    return (
+        f"You may see this {noun}, but not do this to it: that needs the right {right.value}, which"
+        f" {who} have.{give}"
+    )
+
 
 def _id(viewer_id: UUID | None) -> Any:
     """The viewer's id as a parameter; NULL equals no id."""

@@ -24,12 +24,14 @@ from db.errors import (
     NotFound,
     Path,
     Rejected,
+    with_article,
 )
 from db.events.actors import SET_ACTOR
 from db.idempotency import CONSTRAINT, Key, KeyTaken, Outcome, stored
 from db.idempotency import found as key_found
 from db.returning import Returned, keyed
 from db.rights import Right
+from db.rules import denial
 from db.scopes import Viewer, scope
 from db.statements import Compiled, Extend, Statement, Values
 from db.writes import inserted, project_id_of, references, updated
@@ -216,11 +218,13 @@ class WriteSession(AsyncSession):
         *,
         below: str = "project",
         known: Mapping[str, Any] = {},
+        unless_ended: bool = False,
     ) -> UUID:
         """Insert a row below the row of a relationship, on which the viewer needs the right.
 
-        `values` are from the input, `known` need no check of what they refer to. Returns the id of
-        the row. Raises NotFound, Denied, and Rejected with all errors.
+        `values` are from the input, `known` need no check of what they refer to. With
+        `unless_ended`, the row above is a project that must not have ended. Returns the id of the
+        row. Raises NotFound, Denied, and Rejected with all errors.
         """
         row = with_defaults(model, {**values, **known})
         checked = tuple(
@@ -229,11 +233,11 @@ class WriteSession(AsyncSession):
             if relation.key != below and values.get(name) is not None
         )
         names = tuple(sorted(row))
-        options = model, below, names, checked, self.right
+        options = model, below, names, checked, self.right, unless_ended
         outcome = {model.__tablename__: [row["id"]]}
         found = await self.alone(inserted, *options, model=model, outcome=outcome, **row)
         if not found:
-            await self.check_new(model, values, below)
+            await self.check_new(model, values, below, unless_ended)
             # A value that the database itself refuses, which is reported now; or a change of
             # another transaction since.
             found = await self.run(inserted, *options, **row)
@@ -242,7 +246,11 @@ class WriteSession(AsyncSession):
         return found[0][0]  # type: ignore[no-any-return]
 
     async def check_new(
-        self, model: type[Base], values: Mapping[str, Any], below: str = "project"
+        self,
+        model: type[Base],
+        values: Mapping[str, Any],
+        below: str = "project",
+        unless_ended: bool = False,
     ) -> None:
         """Raise what is wrong with a new row: NotFound, Denied, or Rejected with all errors."""
         relation = inspect(model).relationships[below]
@@ -252,6 +260,8 @@ class WriteSession(AsyncSession):
         )
         project_id = above.id if local.name == "project_id" else above.project_id
         errors = await self.taken(model, {(): values.get("id")})
+        if unless_ended and (ended := above.ended_error()) is not None:
+            errors.append(ended)
         try:
             await self.refer(model, values, project_id=project_id)
         except Rejected as rejected:
@@ -312,8 +322,7 @@ class WriteSession(AsyncSession):
             raise NotFound(model, id, at)
         row: Any = pair[0]
         if not pair[1]:
-            message = f"You may see this {model.__name__}, but lack the right to do this to it."
-            raise Denied(message, at)
+            raise Denied(denial(model, right or self.right), at)
         if version is not None and row.version != version:
             raise Conflict(row, version)
         return row  # type: ignore[no-any-return]
@@ -391,7 +400,12 @@ class WriteSession(AsyncSession):
         errors: list[DomainError] = []
         for at, id in ids.items():
             if id in taken:
-                errors.append(AlreadyExists("There is already one with this id.", (*at, "id")))
+                errors.append(
+                    AlreadyExists(
+                        f"There is already {with_article(model.__name__)} with this id.",
+                        (*at, "id"),
+                    )
+                )
             elif id is not None:
                 taken.add(id)
         return errors

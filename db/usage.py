@@ -48,7 +48,7 @@ from db.base import (
     where_set,
     with_defaults,
 )
-from db.errors import DomainError, Invalid, Rejected
+from db.errors import DomainError, Invalid, NotFound, Rejected
 from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope
@@ -58,6 +58,7 @@ from db.writes import (
     arrays,
     given_rows,
     given_values,
+    project_id_of,
     references,
     rows_refer,
     set_actor,
@@ -349,18 +350,47 @@ Calls = Mapping[tuple[str | int, ...], Mapping[str, Any]]
 """Calls by their paths in the input."""
 
 
-async def record_usage(session: WriteSession, project_id: UUID, calls: Calls) -> list[UUID]:
+@Statement
+def _project_of(viewer: Viewer, name: str) -> Executable:
+    """The project of the row with an id that a foreign key of a call has, if the viewer sees it."""
+    target = references(UsageRecord)[name].mapper.class_
+    return select(project_id_of(target)).where(
+        target.id == value("id", Uuid), scope(target, viewer, by_key=True)
+    )
+
+
+async def project_of(session: WriteSession, calls: Calls) -> UUID:
+    """The project of the first attempt or task that calls name. Raises NotFound and Invalid."""
+    for at, call in calls.items():
+        for name in ("attempt_id", "task_id"):
+            id = call.get(name)
+            if id is None:
+                continue
+            for (project_id,) in await session.run(_project_of, name, id=id):
+                return project_id  # type: ignore[no-any-return]
+            raise NotFound(references(UsageRecord)[name].mapper.class_, id, (*at, name))
+    raise Invalid("Name the project: no call names an attempt or a task.", ("project_id",))
+
+
+async def record_usage(
+    session: WriteSession, project_id: UUID, calls: Calls, found: Sequence[DomainError] = ()
+) -> list[UUID]:
     """Record calls of a project in one statement; return their ids in the same order.
 
     A call of an attempt is for its task and by its agent, unless it has others.
     A call with a request id that was recorded before, in this input or earlier, is not recorded
-    again, and its id is that of the first. Raises NotFound, Denied, Rejected with all errors, and
-    BudgetExceeded if a budget refuses a new call.
+    again, and its id is that of the first. Raises NotFound, Denied, Rejected with all errors,
+    including those that the caller has `found`, and BudgetExceeded if a budget refuses a new call.
     """
     new = {}
     for at, call in calls.items():
         agent_id = session.in_own_name(call.get("agent_id"), (*at, "agent_id"))
         new[at] = {"id": new_id(), **call, "agent_id": agent_id}
+    if found:
+        await session.fetch(Project, project_id, at=("project_id",), lock=False)
+        wrong = {tuple(error.path[:2]) for error in found}
+        right = {at: row for at, row in new.items() if at not in wrong}
+        await _check(session, project_id, calls, right, found)
     ids = [row["id"] for row in new.values()]
     alone = partial(session.alone, model=UsageRecord, outcome={"usage_records": ids})
     if len(await _record(session, alone, project_id, new)) == len(new):
@@ -425,9 +455,15 @@ async def _record(
     return await run(_recorded, session.right, *options, **values)
 
 
-async def _check(session: WriteSession, project_id: UUID, calls: Calls, new: Calls) -> None:
-    """Raise Rejected with all errors of calls, of which some are new."""
-    errors: list[DomainError] = []
+async def _check(
+    session: WriteSession,
+    project_id: UUID,
+    calls: Calls,
+    new: Calls,
+    found: Sequence[DomainError] = (),
+) -> None:
+    """Raise Rejected with all errors of calls, of which some are new, and with those `found`."""
+    errors: list[DomainError] = list(found)
     try:
         await session.refer_all(UsageRecord, calls, project_id=project_id)
     except Rejected as rejected:

@@ -36,7 +36,7 @@ async def _refuse_taken(
         if user is not None:
             other = other.where(User.id != user.id)
         if column.key in values and await session.scalar(other):
-            message = f"There is already one with this {column.key}."
+            message = f"There is already a User with this {column.key}."
             taken.append(AlreadyExists(message, (column.key,)))
     if taken:
         raise Rejected(taken)

@@ -169,7 +169,7 @@ class ExtendLeaseInput(Repeatable):
     """How long an attempt holds its task."""
 
     attempt_id: ID[db.TaskAttempt] = Field(description="The attempt.")
-    seconds: LeaseSeconds = Field(
+    lease_seconds: LeaseSeconds = Field(
         description="How long it holds the task from now, in seconds, at most a day. A lease that"
         " lasts longer already stays as it is."
     )
@@ -280,5 +280,5 @@ class Mutation:
         self, session: db.WriteSession, input: ExtendLeaseInput
     ) -> ChangedAttempt:
         """Keep the task of an attempt for longer, such as before work without heartbeats."""
-        await claims.extend(session, input.attempt_id, input.seconds)
+        await claims.extend(session, input.attempt_id, input.lease_seconds)
         return ChangedAttempt(_changed(input.attempt_id))

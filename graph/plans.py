@@ -82,7 +82,7 @@ class ProjectPlan:
 
 @strawberry.type
 class Mutation:
-    @mutation(Right.USE)
+    @mutation(Right.USE, reports_all=True)
     async def create_project_plan(
         self, session: db.WriteSession, input: CreateProjectPlanInput
     ) -> ProjectPlan:

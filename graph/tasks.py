@@ -434,7 +434,8 @@ class Mutation:
     ) -> Changed[db.Task]:
         """Create a task, with the status ASSIGNED if it has an agent, else PENDING.
 
-        An agent creates only subtasks of tasks that it is working on.
+        An agent creates only subtasks of tasks that it is working on. A project that has ended
+        takes no new tasks.
         """
         planned = plans.PlannedTask(
             new_values(input),
@@ -444,7 +445,7 @@ class Mutation:
         )
         return Changed(await plans.add_task(session, input.project_id, planned))
 
-    @mutation(Right.EDIT)
+    @mutation(Right.EDIT, reports_all=True)
     async def create_tasks(
         self, session: db.WriteSession, input: CreateTasksInput
     ) -> list[Changed[db.Task]]:

@@ -155,7 +155,11 @@ class UsageInput(BaseModel):
 class RecordUsageInput(Repeatable):
     """The calls of AI models to record."""
 
-    project_id: ID[db.Project]
+    project_id: ID[db.Project] | None = Field(
+        default=None,
+        description="The project that they are made for. Without it, the project of the first"
+        " attempt or task that they name; all have to be of one project.",
+    )
     records: Annotated[list[UsageInput], Field(min_length=1, max_length=1000)] = Field(
         description="The calls, at most 1,000."
     )
@@ -198,7 +202,7 @@ def _values(call: UsageInput) -> dict[str, Any]:
 
 @strawberry.type
 class Mutation:
-    @mutation(Right.WORK)
+    @mutation(Right.WORK, reports_all=True)
     async def record_usage(
         self, session: db.WriteSession, input: RecordUsageInput
     ) -> list[Changed[db.UsageRecord]]:
@@ -214,9 +218,10 @@ class Mutation:
                 continue
             if not values.keys() & {"model_id", "model_name"}:
                 errors.append(Invalid("Name the model of this call.", (*path, "model_name")))
-        if errors:
+        if errors and input.project_id is None:
             raise Rejected(errors)
-        ids = await usage.record_usage(session, input.project_id, calls)
+        project_id = input.project_id or await usage.project_of(session, calls)
+        ids = await usage.record_usage(session, project_id, calls, errors)
         return [Changed(id) for id in ids]
 
     @mutation(Right.EDIT, most=at_most(usage.MOST_REPRICED))

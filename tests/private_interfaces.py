@@ -370,6 +370,42 @@ def complexity_budget() -> None:
 
 @private(
     GRAPHQL,
+    "`ValuesOfCorrectTypeRule.is_valid_value_node`",
+    "ValuesOfCorrectTypeRule.is_valid_value_node",
+    why="the error of a value in a document has its location, the name of its argument and the code"
+    " of invalid input",
+)
+def is_valid_value_node() -> None:
+    found = []
+
+    class Rule(graphql.ValuesOfCorrectTypeRule):
+        def is_valid_value_node(self, node: Any, input_type: Any) -> Any:
+            found.append((graphql.print_ast(node), str(input_type)))
+            return super().is_valid_value_node(node, input_type)
+
+    schema = graphql.build_schema("type Query { names(like: [String!], first: Int): String }")
+    (error,) = graphql.validate(schema, parse('{ names(like: ["a"], first: "b") }'), [Rule])
+    assert found == [('["a"]', "[String!]"), ('"b"', "Int")]
+    assert error.message == 'Int cannot represent non-integer value: "b"'
+
+
+@private(
+    GRAPHQL,
+    "`graphql.type.definition.did_you_mean_enum_value`",
+    "graphql.type.definition",
+    why="an error about a value that an enum does not have lists its values; graphql-core names"
+    " only similar ones",
+)
+def did_you_mean_enum_value() -> None:
+    kind = graphql.GraphQLEnumType("Colour", {"RED": 1, "BLUE": 2})
+    for hides, end in ((False, " Its values are RED, BLUE."), (True, "")):
+        with pytest.raises(graphql.GraphQLError) as caught:
+            kind.coerce_input_value("GREEN", hides)
+        assert caught.value.message == f"Value 'GREEN' does not exist in 'Colour' enum.{end}"
+
+
+@private(
+    GRAPHQL,
     "the message of the parser at a limit of tokens",
     repr(r"more than \d+ (tokens|comments)\. Parsing aborted\.$"),
     why="its error is one of syntax; only the message tells it from others",

@@ -270,7 +270,12 @@ async def test_an_agent_moves_only_as_its_state_machine_allows(
             f"transitionAgent {selection}", id=gid(agent), to=to.value
         )
 
-        moves = f"only to {', '.join(allowed)}" if allowed else "nowhere any more"
+        now = f"{current} already" if to is current else current
+        if allowed:
+            end = f" and can go only to {', '.join(allowed)}"
+            end += "" if to is current else f", not to {to}"
+        else:
+            end = ", which is final" + ("" if to is current else f"; it cannot be {to}")
         if to in allowed:
             assert payload == {"agent": {"status": to.value, "version": 2}, "userErrors": []}
         else:
@@ -278,7 +283,7 @@ async def test_an_agent_moves_only_as_its_state_machine_allows(
             assert error == {
                 "code": "ILLEGAL_TRANSITION",
                 "path": ["to"],
-                "message": f"This agent is {current} and can go {moves}, not to {to}.",
+                "message": f"This agent is {now}{end}.",
                 "current": current.value,
                 "allowed": [state.value for state in allowed],
             }

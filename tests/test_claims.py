@@ -51,7 +51,9 @@ CASES = {
     ),
     "failTask": Case(lambda w: _held("failTask")(w) | {"error": "No."}, at("attemptId")),
     "releaseTask": Case(_held("releaseTask"), at("attemptId")),
-    "extendLease": Case(lambda w: _held("extendLease")(w) | {"seconds": 86400}, at("attemptId")),
+    "extendLease": Case(
+        lambda w: _held("extendLease")(w) | {"leaseSeconds": 86400}, at("attemptId")
+    ),
 }
 
 
@@ -410,7 +412,11 @@ async def test_who_may_not_claim_is_told_so(world: World, http: httpx.AsyncClien
         await factories.make_token(session, "token of Eve", eve)
     colleague = Client(http, world.database, "token of Eve")
     input = {"attemptId": str(attempt)}
-    for name, more in (("completeTask", {}), ("releaseTask", {}), ("extendLease", {"seconds": 9})):
+    for name, more in (
+        ("completeTask", {}),
+        ("releaseTask", {}),
+        ("extendLease", {"leaseSeconds": 9}),
+    ):
         assert await world.error(colleague, name, **input, **more) == "FORBIDDEN"
     assert await world.error(colleague, "heartbeat", attempts=[input]) == "FORBIDDEN"
 
@@ -859,7 +865,7 @@ async def test_a_lease_is_extended(world: World) -> None:
     payload = await world.agent.change(
         "extendLease { attempt { leaseLost } userErrors { code } }",
         attemptId=str(attempt),
-        seconds=7200,
+        leaseSeconds=7200,
     )
 
     assert payload == {"attempt": {"leaseLost": False}, "userErrors": []}

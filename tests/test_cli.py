@@ -626,12 +626,12 @@ NOBODY = "There is no user 'nobody'; `troupe users create` creates one."
     [
         (
             ("users", "create", "Admin", "--email", "a@b"),
-            "There is already one with this username.",
+            "There is already a User with this username.",
         ),
-        (("users", "create", "a", "--email", "ADMIN@LocalHost"), "already one with this email."),
+        (("users", "create", "a", "--email", "ADMIN@LocalHost"), "already a User with this email."),
         (
             ("users", "create", "admin", "--email", "admin@localhost"),
-            "There is already one with this username. There is already one with this email.",
+            "There is already a User with this username. There is already a User with this email.",
         ),
         (("users", "create", "x" * 300, "--email", "a@b"), PATTERN),
         (("users", "create", "", "--email", "a@b"), PATTERN),

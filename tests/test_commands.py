@@ -404,7 +404,9 @@ async def test_what_may_not_be_approved_is_not(commands: Commands) -> None:
     before = await snapshot(commands.database)
     for user, says in {
         "observer": (
-            "troupe: You may see this HumanInteraction, but lack the right to do this to it."
+            "troupe: You may see this HumanInteraction, but not do this to it: that needs the right"
+            " ANSWER, which members of the project with the role OWNER, EDITOR or APPROVER have."
+            " Owners of the project give roles by addProjectMember and updateProjectMember."
         ),
         "nobody": f"troupe: {NOBODY}",
     }.items():
@@ -616,6 +618,11 @@ async def test_tokens_are_listed_without_secrets_and_revoked(commands: Commands)
     assert await commands.refused("tokens", "revoke", token) == (
         f"There is no token {prefix}…; `troupe tokens list --json` has their ids."
     )
+    for short in ("troupe_", f"{made['prefix'][:-1]}…"):
+        assert await commands.refused("tokens", "revoke", short) == (
+            f"{short.rstrip('…')} is too short: give the first 12 characters of the token, as"
+            " `troupe tokens list` shows them."
+        )
     assert (await commands.run("tokens", "revoke", made["id"])).status == 0
     assert await commands.refused("tokens", "list", "--user", "nobody") == NOBODY
 

@@ -86,7 +86,9 @@ async def test_the_user_of_the_demo_has_something_to_answer(database: db.Databas
 async def test_example_data_that_does_not_fit_is_an_error(database: db.Database) -> None:
     await demo.fill(database)
 
-    with pytest.raises(RuntimeError, match="large: There is already one with this id") as refused:
+    with pytest.raises(
+        RuntimeError, match="large: There is already an AIModel with this id"
+    ) as refused:
         await demo.fill(database)
 
     assert str(refused.value).startswith("the example data does not fit this version: ")

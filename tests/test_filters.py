@@ -321,7 +321,7 @@ REFUSED: list[tuple[str, str]] = [
     ("{or: null}", "or: null is no filter. Leave it out."),
     ("{or: [{not: null}]}", "not: null is no filter. Leave it out."),
     ('{id: {eq: "x"}}', "'x' is no id of a Task: use its `id` or a bare UUID."),
-    ('{agentId: {in: ["x"]}}', "'x' is no id of a Agent: use its `id` or a bare UUID."),
+    ('{agentId: {in: ["x"]}}', "'x' is no id of an Agent: use its `id` or a bare UUID."),
     (
         '{projectId: {not: "VGFzazp4"}}',
         "VGFzazp4 is the id of a Task, where one of a Project is needed.",

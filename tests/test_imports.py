@@ -1758,7 +1758,9 @@ async def test_what_breaks_a_constraint_is_said_in_words(database: db.Database) 
     with pytest.raises(NotImportable) as refusal, files.storing("tag 7"):
         await twice()
 
-    assert str(refusal.value) == "tag 7: it cannot be stored: There is already one with this id."
+    assert str(refusal.value) == (
+        "tag 7: it cannot be stored: There is already an AIModel with this id."
+    )
 
 
 async def test_what_only_postgresql_finds_is_said_in_words(database: db.Database) -> None:

@@ -599,7 +599,7 @@ TIME = (
     "DateTime cannot represent {!r}: write a date and a time with its time zone, such as"
     " 2026-11-22T01:06:34+00:00."
 )
-NO_ID = "{!r} is no id of a {}: use its `id` or a bare UUID."
+NO_ID = "{!r} is no id of {}: use its `id` or a bare UUID."
 NO_MONEY = 'Decimal cannot represent {!r}: write digits in a string, such as "2.50".'
 NUL = "A text contains a NUL character (\\u0000), which cannot be stored."
 KINDS = "kind: This must be one of: APPROVAL, CLARIFICATION, FEEDBACK. [BAD_USER_INPUT]"
@@ -612,8 +612,8 @@ UNKNOWN = "0193a000-0000-7000-8000-000000000002"
 def refusals() -> list[tuple[str, dict[str, Any], list[str]]]:
     """Tools with arguments, and what is wrong with them, without the code of the error."""
     return [
-        ("find_ready_work", {"projectId": "x"}, ["projectId: " + NO_ID.format("x", "Project")]),
-        ("find_ready_work", {"agentId": "3"}, ["agentId: " + NO_ID.format("3", "Agent")]),
+        ("find_ready_work", {"projectId": "x"}, ["projectId: " + NO_ID.format("x", "a Project")]),
+        ("find_ready_work", {"agentId": "3"}, ["agentId: " + NO_ID.format("3", "an Agent")]),
         ("find_ready_work", {"after": 3}, [f"after: {NO_STRING}"]),
         ("find_ready_work", {"after": "x"}, ["after: 'x' is no cursor; use one that a page gave."]),
         ("find_ready_work", {"projectId": "a\0"}, [f"projectId: {NUL}"]),
@@ -644,7 +644,7 @@ def refusals() -> list[tuple[str, dict[str, Any], list[str]]]:
         ("claim", {"types": [1] * 99}, [f"types.{number}: {NO_STRING}" for number in range(5)]),
         ("claim", {"types": ["\0"]}, [f"types.0: {NUL}"]),
         ("claim", {"types": ["x"] * 21}, ["types: This may have 20 items at most."]),
-        ("heartbeat", {"attemptId": "x"}, ["attemptId: " + NO_ID.format("x", "TaskAttempt")]),
+        ("heartbeat", {"attemptId": "x"}, ["attemptId: " + NO_ID.format("x", "a TaskAttempt")]),
         (
             "heartbeat",
             {"attemptId": UNKNOWN, "progressPercent": 101, "leaseSeconds": 0},
@@ -674,7 +674,7 @@ def refusals() -> list[tuple[str, dict[str, Any], list[str]]]:
                 " kind, onExpiry, priority, projectId, title."
             ],
         ),
-        ("wait_for_answer", {"id": "3"}, ["id: " + NO_ID.format("3", "HumanInteraction")]),
+        ("wait_for_answer", {"id": "3"}, ["id: " + NO_ID.format("3", "a HumanInteraction")]),
         ("wait_for_answer", {"id": 3}, [f"id: {NO_STRING}"]),
         ("wait_for_answer", {"id": "3" * 99_999}, [f"id: '{'3' * 1_999}…"]),
         (
@@ -698,13 +698,13 @@ def refusals() -> list[tuple[str, dict[str, Any], list[str]]]:
             [f"retryable: {NO_BOOLEAN}"],
         ),
         ("release", {"attemptId": UNKNOWN, "handover": 3}, [f"handover: {NO_STRING}"]),
-        ("send", SENT | {"toAgentId": "x"}, ["toAgentId: " + NO_ID.format("x", "Agent")]),
-        ("send", SENT | {"taskId": "x"}, ["taskId: " + NO_ID.format("x", "Task")]),
+        ("send", SENT | {"toAgentId": "x"}, ["toAgentId: " + NO_ID.format("x", "an Agent")]),
+        ("send", SENT | {"taskId": "x"}, ["taskId: " + NO_ID.format("x", "a Task")]),
         (
             "receive",
             {"acknowledgeIds": ["x"], "limit": 0},
             [
-                "acknowledgeIds.0: " + NO_ID.format("x", "Communication"),
+                "acknowledgeIds.0: " + NO_ID.format("x", "a Communication"),
                 "limit: This must be 1 or more.",
             ],
         ),
@@ -719,7 +719,7 @@ def refusals() -> list[tuple[str, dict[str, Any], list[str]]]:
             {"modelName": "", "attemptId": "x"},
             [
                 "modelName: This must not be empty.",
-                "attemptId: " + NO_ID.format("x", "TaskAttempt"),
+                "attemptId: " + NO_ID.format("x", "a TaskAttempt"),
             ],
         ),
         ("search", {"query": "x" * 1001}, ["query: A query is of at most 1,000 characters."]),

@@ -144,6 +144,27 @@ async def test_the_log_says_once_for_each_origin_what_production_needs(
     assert caplog.messages[0] in (CODE / "docs" / "clients.md").read_text(encoding="utf-8")
 
 
+async def test_a_page_of_this_server_is_not_one_of_another_origin(
+    database: db.Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "troupe")
+    async with serving(database, Settings()) as http:
+        own = await http.post(
+            "/graphql",
+            json={"query": "{ __typename }"},
+            headers={"origin": "http://127.0.0.1:8000", "host": "127.0.0.1:8000"},
+        )
+    async with (
+        listening(database) as server,
+        server.connect(origin=f"http://127.0.0.1:{server.port}") as connection,
+    ):
+        await Talk(connection).begin()
+
+    assert own.json() == {"data": {"__typename": "Query"}}
+    assert "access-control-allow-origin" not in own.headers
+    assert [each for each in caplog.messages if "pages" in each] == []
+
+
 def test_the_log_does_not_grow_with_the_origins_that_a_program_makes_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

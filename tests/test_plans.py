@@ -681,3 +681,48 @@ async def test_an_id_is_written_in_one_way(world: World) -> None:
         assert sorted(planned) == invalid("tasks.0.dependsOn.0.on", "tasks.0.parent"), odd
         assert sorted(single) == invalid("dependsOn.0", "parentTaskId"), odd
         assert (asked.code, node.code) == ("BAD_USER_INPUT", "BAD_USER_INPUT"), odd
+
+
+async def test_all_mistakes_of_a_plan_are_reported_together(world: World) -> None:
+    def task(reference: str, on: str | None = None, **values: Any) -> dict[str, Any]:
+        edges = [] if on is None else [{"on": on}]
+        return {"title": reference, "reference": reference, "dependsOn": edges} | values
+
+    tasks = [
+        task("a", "nothing", title="", maxAttempts=0),
+        task("b"),
+        task("b"),
+        task("c", "d"),
+        task("d", "c"),
+        task("e", "a", agent="nobody"),
+    ]
+    expected = [
+        ("INVALID", "tasks.0.title"),
+        ("INVALID", "tasks.0.maxAttempts"),
+        ("INVALID", "tasks.2.reference"),
+        ("INVALID", "tasks.0.dependsOn.0.on"),
+        ("INVALID", "tasks.5.agent"),
+        ("CYCLE_DETECTED", "tasks.3"),
+    ]
+    before = await snapshot(world.database)
+
+    agents = [{"name": "x", "type": "", "tools": ["nothing"]}]
+    whole = await world.refused(
+        world.owner, "createProjectPlan", name="", agents=agents, tasks=tasks
+    )
+    assert sorted(whole) == sorted(
+        [*invalid("name", "agents.0.type", "agents.0.tools.0"), *expected]
+    )
+    project = gid(world.project)
+    some = await world.refused(world.owner, "createTasks", projectId=project, tasks=tasks)
+    assert sorted(some) == sorted(expected)
+    # Nothing else is wrong, or the project is not there either.
+    for id, more in ((project, []), (gid(world.elsewhere), [("NOT_FOUND", "projectId")])):
+        found = await world.refused(
+            world.owner, "createTasks", projectId=id, tasks=[task("x"), task("y", title="")]
+        )
+        assert found == [("INVALID", "tasks.1.title"), *more]
+    # Without its list, nothing can be tried.
+    none = await world.refused(world.owner, "createTasks", projectId=project, tasks=[])
+    assert none == [("INVALID", "tasks")]
+    assert await snapshot(world.database) == before

@@ -135,12 +135,24 @@ async def why(world: World, resolvers: People, task: db.Task) -> list[Any]:
     return reasons
 
 
+async def said(world: World, resolvers: People, task: db.Task) -> list[str]:
+    """The messages of the reasons that a task is not ready."""
+    data = await both(world, resolvers, WHY, id=gid(task))
+    return [reason["message"] for reason in data["task"]["whyNotReady"]]
+
+
 async def test_why_a_task_is_not_ready(world: World, resolvers: People) -> None:
     free = world.free
     assert await why(world, resolvers, free) == ["PROJECT_NOT_IN_PROGRESS", "WRONG_TYPE"]
     await do(world, "UPDATE projects SET status = 'IN_PROGRESS'")
     await do(world, "UPDATE tasks SET type = 'DEVELOPER' WHERE id = :id", id=free.id)
     assert await why(world, resolvers, free) == ["WRONG_TYPE"]
+    assert await said(world, resolvers, free) == [
+        "No agent of its project that is READY or ACTIVE takes tasks of the type DEVELOPER."
+    ]
+    await do(world, "UPDATE tasks SET type = NULL WHERE id = :id", id=free.id)
+    assert await said(world, resolvers, free) == ["No agent of its project is READY or ACTIVE."]
+    await do(world, "UPDATE tasks SET type = 'DEVELOPER' WHERE id = :id", id=free.id)
     await work(world)
     assert await why(world, resolvers, free) == []
     assert await why(world, resolvers, world.subtask) == [("DEPENDENCY", "Free")]
@@ -437,7 +449,7 @@ async def test_a_claim_and_the_agent_name_the_same_reason(world: World, resolver
     await do(world, "UPDATE agents SET is_active = true")
     await reason(
         "PROJECT_NOT_IN_PROGRESS",
-        "The project is DRAFT. Tasks are handed out IN_PROGRESS only.",
+        "The project is DRAFT. Tasks are handed out only while it is IN_PROGRESS.",
     )
     await do(world, "UPDATE projects SET status = 'IN_PROGRESS'")
     await do(world, "UPDATE tasks SET type = 'WRITER' WHERE title = 'Free'")

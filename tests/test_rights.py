@@ -10,6 +10,7 @@ import pytest
 import db
 from db import AGENTS, ROLES, Right
 from db.errors import Denied, NotFound
+from db.rules import denial
 from graph.core.rights import rights_of
 from graph.schema import graphql_schema, schema
 from tests import factories
@@ -435,3 +436,82 @@ async def test_a_token_that_is_over_changes_nothing(
         (error,) = response.json()["errors"]
         assert error["extensions"]["code"] == "UNAUTHENTICATED"
     assert await snapshot(world.database) == before
+
+
+USER = "It needs the token of a user."
+ADMIN = "It needs the token of an administrator, not limited or with the scope ADMINISTER."
+LIMITED = "It needs a token that is not limited or has the scope {}; yours has {}."
+# The scopes of a token of the owner (None: that of the agent), a mutation, and what is missing.
+MISSING: list[tuple[list[str] | None, str, str]] = [
+    (["READ"], "claimTask", LIMITED.format("WORK or WRITE", "READ")),
+    (["READ"], "updateTask", LIMITED.format("WRITE", "READ")),
+    (["WORK", "READ"], "updateTask", LIMITED.format("WRITE", "READ, WORK")),
+    (["READ"], "createUser", ADMIN),
+    ([], "createUser", ADMIN),
+    (None, "createUser", USER),
+    (None, "updateTask", USER),
+    (None, "respondToApproval", USER),
+]
+
+
+async def test_who_may_not_use_a_mutation_is_told_what_they_need(
+    world: WholeWorld, http: httpx.AsyncClient
+) -> None:
+    for scopes, mutation, needed in MISSING:
+        client = world.agent
+        if scopes is not None:
+            async with world.database.write(db.Viewer(is_administrator=True)) as session:
+                bearer = world.people.users["owner"]
+                name = f"{mutation} {scopes}"
+                await factories.make_token(session, name, bearer, scopes=scopes)
+            client = Client(http, world.database, name)
+        kind = f"{mutation[0].upper()}{mutation[1:]}Input!"
+        query = f"mutation($input: {kind}) {{ {mutation}(input: $input) {{ __typename }} }}"
+        (error,) = (await client.ask(query, input=CASES[mutation].input(world))).errors
+
+        assert error["message"] == f"You may not use {mutation}. {needed}", scopes
+        assert error["extensions"] == {"code": "FORBIDDEN"}
+
+
+MEMBERS = "members of the project with the role {} have."
+GIVE = " Owners of the project give roles by addProjectMember and updateProjectMember."
+# A member, a mutation, the right that it needs, and who has it.
+DENIED = [
+    ("viewer", "respondToApproval", "ANSWER", MEMBERS.format("OWNER, EDITOR or APPROVER") + GIVE),
+    ("viewer", "createTask", "WORK", MEMBERS.format("OWNER or EDITOR") + GIVE),
+    ("approver", "updateTask", "EDIT", MEMBERS.format("OWNER or EDITOR") + GIVE),
+    ("editor", "deleteProject", "OWN", MEMBERS.format("OWNER") + GIVE),
+]
+
+
+async def test_who_lacks_a_right_is_told_which_and_who_has_it(
+    world: WholeWorld, http: httpx.AsyncClient
+) -> None:
+    for who, mutation, right, have in DENIED:
+        client = Client(http, world.database, f"token of {who}")
+        kind = f"{mutation[0].upper()}{mutation[1:]}Input!"
+        query = f"mutation($input: {kind}) {{ {mutation}(input: $input) {{ __typename }} }}"
+        (error,) = (await client.ask(query, input=CASES[mutation].input(world))).errors
+
+        seen, _, rest = error["message"].partition(", but ")
+        assert seen.startswith("You may see this ")
+        assert rest == f"not do this to it: that needs the right {right}, which {have}"
+        assert error["extensions"] == {"code": "FORBIDDEN"}
+
+
+def test_what_belongs_to_no_project_is_for_others() -> None:
+    needed = "that needs the right EDIT, which"
+    assert denial(db.AIModel, Right.EDIT) == (
+        f"You may see this AIModel, but not do this to it: {needed} administrators have."
+    )
+    assert denial(db.User, Right.EDIT) == (
+        f"You may see this User, but not do this to it: {needed} the user and administrators have."
+    )
+    assert denial(db.Project, Right.ADMINISTER) == (
+        "You may see this Project, but not do this to it: that needs the right ADMINISTER, which"
+        " administrators have."
+    )
+    assert denial(db.Tool, Right.EDIT) == (
+        f"You may see this Tool, but not do this to it: {needed} members of the project with the"
+        f" role OWNER or EDITOR (of a shared tool, administrators) have.{GIVE}"
+    )

@@ -410,9 +410,8 @@ async def test_a_moment_has_to_be_one_and_say_its_time_zone(people: People) -> N
         answers = await refused(
             people.owner, "DateTime!", "projects(where: {createdAt: {gt: %s}})", value
         )
-        # A literal is part of the document.
-        for answer, code in zip(answers, ("BAD_USER_INPUT", "BAD_REQUEST"), strict=True):
-            assert answer.code == code, value
+        for answer in answers:
+            assert answer.code == "BAD_USER_INPUT", value
             assert "DateTime cannot represent" in answer.errors[0]["message"], value
             assert sentence in answer.errors[0]["message"], value
 

@@ -562,6 +562,36 @@ async def test_all_that_is_wrong_is_said_at_once(world: World) -> None:
     assert sorted(found) == sorted(("INVALID", path) for path in paths)
 
 
+async def test_mistakes_of_each_kind_are_reported_together(world: World) -> None:
+    before = await snapshot(world.database)
+    wrong: list[dict[str, Any]] = [
+        {"inputTokens": -1},
+        {"attributes": {"gen_ai.usage.input_tokens": "many"}},
+        {"modelId": "nobody"},
+        {"outputTokens": 1, "reasoningTokens": 2},
+        {"taskId": gid(world.foreign)},
+        {},
+    ]
+    later = [
+        ("INVALID", "records.1.attributes"),
+        ("INVALID", "records.3.reasoningTokens"),
+        ("NOT_FOUND", "records.2.modelId"),
+        ("NOT_FOUND", "records.4.taskId"),
+    ]
+    for records, expected in (
+        (wrong, [("INVALID", "records.0.inputTokens"), *later]),
+        ([{}, *wrong[1:]], later),
+        # A call by itself would be one statement, which must not commit.
+        ([{"inputTokens": -1}], [("INVALID", "records.0.inputTokens")]),
+    ):
+        found = await world.refused(world.owner, "recordUsage", **calls(world, *records))
+        assert sorted(found) == sorted(expected)
+    stranger = world.people.stranger
+    found = await world.refused(stranger, "recordUsage", **calls(world, *wrong[:1]))
+    assert found == [("INVALID", "records.0.inputTokens"), ("NOT_FOUND", "projectId")]
+    assert await snapshot(world.database) == before
+
+
 async def test_parts_are_no_more_than_the_whole(world: World) -> None:
     input = calls(
         world,
@@ -618,6 +648,42 @@ async def test_unusable_references_are_refused_each_at_its_place(world: World) -
     for client, records, expected in cases:
         found = await world.refused(client, "recordUsage", **calls(world, *records))
         assert sorted(found) == sorted(expected), records
+
+
+async def test_the_project_follows_from_an_attempt_or_a_task(world: World) -> None:
+    attempt = await make_attempt(world, world.free)
+    selection = f"recordUsage {{ usageRecords {{ project {{ name }} task {{ title }} }} {ERRORS} }}"
+    call = {"modelId": gid(world.model)}
+    found = {"project": {"name": world.project.name}, "task": {"title": world.free.title}}
+    for named in ({"attemptId": gid(attempt)}, {"taskId": gid(world.free)}):
+        # The first call names none, and has the project of the others.
+        for client in (world.owner, world.agent):
+            payload = await client.change(selection, records=[call, call | named])
+            assert payload == {"usageRecords": [found | {"task": None}, found], "userErrors": []}
+    assert await stored(world.database, "SELECT count(*) FROM usage_records") == [8]
+
+
+async def test_without_a_project_that_follows_nothing_is_recorded(world: World) -> None:
+    attempt, foreign = [await make_attempt(world, task) for task in (world.free, world.foreign)]
+    mine, other = {"attemptId": gid(attempt)}, {"attemptId": gid(foreign)}
+    owner, admin = world.owner, world.people.admin
+    cases: list[tuple[Any, list[dict[str, Any]], list[Fault]]] = [
+        (owner, [{}, {}], [("INVALID", "projectId")]),
+        # What the owner may not see is as if it did not exist.
+        (owner, [{}, other], [("NOT_FOUND", "records.1.attemptId")]),
+        (owner, [{"taskId": gid(world.foreign)}], [("NOT_FOUND", "records.0.taskId")]),
+        (admin, [mine, other], [("INVALID", "records.1.attemptId")]),
+    ]
+    async with world.database.write(ADMIN) as session:
+        key = {"project_id": world.project.id, "user_id": world.people.users["stranger"].id}
+        session.add(db.ProjectMember(**key, role=db.MemberRole.VIEWER))
+    before = await snapshot(world.database)
+    for client, records, expected in cases:
+        records = [{"modelId": gid(world.model)} | each for each in records]
+        assert await world.refused(client, "recordUsage", records=records) == expected
+    records = [{"modelId": gid(world.model)} | mine]
+    assert await world.error(world.people.stranger, "recordUsage", records=records) == "FORBIDDEN"
+    assert await snapshot(world.database) == before
 
 
 async def test_who_may_not_edit_the_project_records_nothing(world: World) -> None:

@@ -44,6 +44,12 @@ OPEN = [
 ]
 
 
+TOKENS = (
+    "The mutation login gives a user one, createAccessToken makes one for a program, and so does"
+    " `troupe tokens create` on the machine of the server."
+)
+
+
 async def test_nobody_sees_nothing(people: People, resolvers: People) -> None:
     for query in CLOSED:
         for client in (people.nobody, resolvers.nobody):
@@ -52,7 +58,7 @@ async def test_nobody_sees_nothing(people: People, resolvers: People) -> None:
             assert "data" not in answer.body, query
             assert answer.code == "UNAUTHENTICATED", query
             assert answer.errors[0]["message"] == (
-                "Send an access token in the header `Authorization: Bearer <token>`."
+                f"Send an access token in the header `Authorization: Bearer <token>`. {TOKENS}"
             )
             assert answer.statements == [], query
 
@@ -126,7 +132,7 @@ async def test_a_token_that_is_over_opens_nothing(database: db.Database, people:
         for answer in await answers(bearing(people, f"over {place}")):
             assert answer.code == "UNAUTHENTICATED", state
             assert answer.errors[0]["message"] == (
-                "This access token is unknown, has expired or was revoked."
+                f"This access token is unknown, has expired or was revoked. {TOKENS}"
             )
 
 
@@ -382,7 +388,7 @@ async def test_who_is_not_shown_the_schema_is_not_told_it_by_errors(
             "query($p: ProjectOrder) { projects(orderBy: $p) { totalCount } }", p="NAME_ASK"
         )
 
-    assert ("Did you mean" in variable.text) is owner
+    assert ("Its values are" in variable.text) is owner
 
 
 async def test_who_is_not_known_is_not_read_to_the_end(people: People, limited: People) -> None:

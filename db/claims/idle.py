@@ -182,7 +182,11 @@ def why_idle(viewer: Viewer, right: Right, agent_id: Any, types: Any) -> Select[
         (
             ~hands_out(Project),
             IdleReason.PROJECT_NOT_IN_PROGRESS,
-            _text("The project is ", Project.status, ". Tasks are handed out IN_PROGRESS only."),
+            _text(
+                "The project is ",
+                Project.status,
+                ". Tasks are handed out only while it is IN_PROGRESS.",
+            ),
         ),
         (
             number >= Agent.max_concurrent_tasks,

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Manage access tokens.")
 
 
+# The length of the prefixes that `db.access` stores.
+PREFIX_LENGTH = 12
+
+
 class Scope(StrEnum):
     """The scopes of `db.TokenScope`, whose import takes long."""
 
@@ -161,13 +165,18 @@ def revoke_token(
 
 
 async def _id_of(api: Client, prefix: str) -> str:
+    if len(prefix) < PREFIX_LENGTH:
+        raise CommandError(
+            f"{prefix} is too short: give the first {PREFIX_LENGTH} characters of the token, as"
+            " `troupe tokens list` shows them"
+        )
     # A token itself can be given as well: it begins with its prefix.
-    where = {"prefix": {"eq": prefix[:12]}, "revokedAt": {"isNull": True}}
+    where = {"prefix": {"eq": prefix[:PREFIX_LENGTH]}, "revokedAt": {"isNull": True}}
     found = await nodes(api, TOKENS, 2, where=where)
     if len(found) != 1:
         number = "is no token" if not found else "are several tokens"
         raise CommandError(
-            f"There {number} {prefix[:12]}…; `troupe tokens list --json` has their ids"
+            f"There {number} {prefix[:PREFIX_LENGTH]}…; `troupe tokens list --json` has their ids"
         )
     return str(found[0]["id"])
 

@@ -14,6 +14,12 @@ LATER = 60
 AGAIN = " Try again in a moment."
 
 
+HOW_TO_GET_TOKENS = (
+    "The mutation login gives a user one, createAccessToken makes one for a program, and so does"
+    " `troupe tokens create` on the machine of the server."
+)
+
+
 class RequestError(GraphQLError):
     """A request failed; `code` is the reason, for programs."""
 
@@ -91,7 +97,9 @@ class Unauthenticated(RequestError):
     code = "UNAUTHENTICATED"
 
     def __init__(
-        self, message: str = "Send an access token in the header `Authorization: Bearer <token>`."
+        self,
+        message: str = "Send an access token in the header `Authorization: Bearer <token>`."
+        f" {HOW_TO_GET_TOKENS}",
     ) -> None:
         super().__init__(message)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -17,6 +18,7 @@ from strawberry.types.maybe import Some
 from strawberry.utils.str_converters import to_camel_case
 
 from db import errors
+from db.errors import Path
 from graph.core.entities import clean, doc_of
 from graph.core.invalid_values import check_column_value, invalid_values
 from graph.core.validation_messages import worded
@@ -25,6 +27,9 @@ Input = TypeVar("Input", bound=BaseModel)
 InputType = TypeVar("InputType", bound=type[BaseModel])
 
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+# What stands for a required text that is not valid.
+PLACEHOLDER = "?"
 
 MODELS: dict[type[BaseModel], type | None] = {}
 """The model of each input, if it has one."""
@@ -122,6 +127,40 @@ def _python_data(model: type[BaseModel], value: dict[str, Any] | None) -> dict[s
         else:
             data[name] = _python_data(below, item)
     return data
+
+
+def repaired(model: type[Input], value: dict[str, Any], faults: Sequence[Path]) -> Input | None:
+    """An input without the values at these paths, to find what else is wrong with it.
+
+    A text that is required is replaced. None if that is not enough.
+    """
+    copy = deepcopy(value)
+    with suppress(LookupError, ValueError):
+        for path in faults:
+            _leave_out(model, copy, path)
+        return built(model, copy)
+    return None
+
+
+def _leave_out(model: type[BaseModel], value: Any, path: Path) -> None:
+    """Leave out the field at a path, or the one that has it in its value. Raises LookupError."""
+    *above, last = enumerate(path)
+    for place, part in (*above, last):
+        if isinstance(value, list):
+            value = value[int(part)]
+            continue
+        key = to_camel_case(str(part))
+        name, below = _fields(model)[key]
+        if below is not None and place < last[0]:
+            value, model = value[key], below
+        elif not model.model_fields[name].is_required():
+            del value[key]
+            return
+        elif isinstance(value[key], str):
+            value[key] = PLACEHOLDER
+            return
+        else:
+            raise LookupError(name)
 
 
 def _validated(cls: Any, /, data: Any, **options: Any) -> Any:

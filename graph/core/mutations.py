@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, TypeVar, get_type_hints
 
@@ -19,7 +19,7 @@ from db.returning import Returned
 from graph.core.context import Context, Info
 from graph.core.entities import clean
 from graph.core.errors import Forbidden, PayloadFailed
-from graph.core.inputs import check_input
+from graph.core.inputs import check_input, repaired
 from graph.core.payloads import (
     EncodedJSON,
     PayloadField,
@@ -29,7 +29,7 @@ from graph.core.payloads import (
     read_payload,
     result_of,
 )
-from graph.core.rights import may
+from graph.core.rights import missing
 from graph.core.user_errors import ErrorValue
 
 Result = TypeVar("Result")
@@ -53,7 +53,11 @@ def limited(number: int) -> Most:
 
 
 def mutation(
-    right: Right | None, *, before: Before | None = None, most: Most | None = None
+    right: Right | None,
+    *,
+    before: Before | None = None,
+    most: Most | None = None,
+    reports_all: bool = False,
 ) -> Callable[[Callable[..., Awaitable[Any]]], Any]:
     """Declare a mutation that requires this right; None requires no token.
 
@@ -66,10 +70,13 @@ def mutation(
     context and the input. Its result is passed to the function after the input.
 
     `most` is for a mutation that writes many rows which its input does not list.
+
+    `reports_all` is for a mutation of many items: if its input is not valid, it is tried without
+    what is not valid, and undone, to report what else is wrong.
     """
 
     def declare(function: Callable[..., Awaitable[Any]]) -> Any:
-        declared = DeclaredMutation(function, right, before, most)
+        declared = DeclaredMutation(function, right, before, most, reports_all)
         payload = payload_type(declared.name, declared.fields)
 
         async def resolve(self: Any, info: Info, input: Any) -> Any:
@@ -116,6 +123,7 @@ class DeclaredMutation:
         right: Right | None,
         before: Before | None,
         most: Most | None,
+        reports_all: bool,
     ) -> None:
         hints = get_type_hints(function, include_extras=True)
         self.name = to_camel_case(function.__name__)
@@ -125,6 +133,7 @@ class DeclaredMutation:
         self.right = right
         self._before = before
         self.most = most
+        self._reports_all = reports_all
 
     def field(self, name: str) -> PayloadField | None:
         """The field of the payload with this name."""
@@ -147,9 +156,15 @@ class DeclaredMutation:
         what the statement returns, if it is the only one. Raises Forbidden, Rejected with all user
         errors, a DomainError, and errors of the database.
         """
-        if not may(context.viewer, self.right):
-            raise Forbidden(f"You may not use {self.name}.")
-        check_input(get_nullable_type(kind), value, input)
+        needed = missing(context.viewer, self.right)
+        if needed is not None:
+            raise Forbidden(f"You may not use {self.name}. {needed}")
+        try:
+            check_input(get_nullable_type(kind), value, input)
+        except errors.Rejected as rejected:
+            if self._reports_all:
+                rejected.errors += await self._further_errors(context, value, rejected.errors)
+            raise
         key = self._key(context, value, input)
         prepared = () if self._before is None else (await self._before(context, input),)
 
@@ -174,6 +189,37 @@ class DeclaredMutation:
                 raise Forbidden(error.message) from error
             raise
 
+    async def _further_errors(
+        self, context: Context, value: dict[str, Any], known: Sequence[errors.DomainError]
+    ) -> list[errors.DomainError]:
+        """What else is wrong with an input, besides the known errors. Changes nothing."""
+        input = repaired(self.input, value, [error.path for error in known])
+        if input is None:
+            return []
+
+        async def attempt(session: db.WriteSession) -> None:
+            # In a transaction that has begun, no statement commits by itself.
+            await session.connection()
+            await self._function(None, session, input)
+            raise errors.Rejected([])
+
+        found: list[errors.DomainError] = []
+        try:
+            await in_transaction(context, self.right, attempt)
+        except errors.Rejected as rejected:
+            found = rejected.errors
+        except errors.DomainError as error:
+            found = [error]
+        paths = {_names(error.path) for error in known}
+        return [
+            error
+            for error in found
+            if not isinstance(error, errors.Denied)
+            and _names(error.path) not in paths
+            # Something may be missing because what stands for it is not valid.
+            and _is_given(value, error.path)
+        ]
+
     def _key(self, context: Context, value: dict[str, Any], input: Any) -> Key | None:
         """The idempotency key of an input."""
         key, actor = getattr(input, "idempotency_key", None), context.viewer.name
@@ -182,6 +228,22 @@ class DeclaredMutation:
         asked = {name: item for name, item in value.items() if name != "idempotencyKey"}
         text = orjson.dumps([self.name, asked], default=str, option=orjson.OPT_SORT_KEYS)
         return Key(actor, key, sha256(text).hexdigest(), context.database.key_seconds)
+
+
+def _names(path: errors.Path) -> tuple[str, ...]:
+    """A path as the client sees it."""
+    return tuple(to_camel_case(str(part)) for part in path)
+
+
+def _is_given(value: Any, path: errors.Path) -> bool:
+    """Whether an input, given as coerced, has a value at a path."""
+    for part in path:
+        if isinstance(value, list):
+            value = value[int(part)]
+        elif isinstance(value, dict):
+            # The names in a JSON value stay as they are.
+            value = value.get(part, value.get(to_camel_case(str(part))))
+    return value is not None
 
 
 async def in_transaction(

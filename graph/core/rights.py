@@ -6,10 +6,13 @@ administrator has all rights.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from strawberry import Schema
 from strawberry.types import get_object_definition
 
 from db import Right, TokenScope, Viewer
+from db.rules import AGENTS
 
 ANYBODY = None
 """The right of mutations that require no token."""
@@ -28,17 +31,28 @@ SCOPES = {
 
 def may(viewer: Viewer, right: Right | None) -> bool:
     """Whether a viewer may have a right on any row."""
-    if viewer.scopes and right is not None and not SCOPES[right] & viewer.scopes:
-        return False
-    match right:
-        case None:
-            return True
-        case Right.ADMINISTER:
-            return viewer.is_administrator
-        case Right.VIEW | Right.WORK:
-            return viewer.user_id is not None or viewer.agent_id is not None
-    # The other rights are for users, not for agents.
-    return viewer.user_id is not None
+    return missing(viewer, right) is None
+
+
+def missing(viewer: Viewer, right: Right | None) -> str | None:
+    """What a viewer needs to have a right on any row, in words; None if nothing is missing."""
+    if right is None:
+        return None
+    if viewer.user_id is None and (viewer.agent_id is None or right not in AGENTS):
+        return "It needs the token of a user."
+    if right is Right.ADMINISTER and not viewer.is_administrator:
+        return "It needs the token of an administrator, not limited or with the scope ADMINISTER."
+    if viewer.scopes and not SCOPES[right] & viewer.scopes:
+        needed, own = (_in_order(scopes) for scopes in (SCOPES[right], viewer.scopes))
+        return (
+            f"It needs a token that is not limited or has the scope {' or '.join(needed)}; yours"
+            f" has {', '.join(own)}."
+        )
+    return None
+
+
+def _in_order(scopes: Collection[str]) -> list[str]:
+    return [scope for scope in TokenScope if scope in scopes]
 
 
 def rights_of(schema: Schema) -> dict[str, Right | None]:

@@ -27,6 +27,7 @@ from sqlalchemy import inspect
 from strawberry.scalars import JSON
 from strawberry.schema.types.scalar import DEFAULT_SCALAR_REGISTRY
 
+from db.errors import with_article
 from db.moments import NoMoment, read_moment
 from db.parameters import Deferred
 from db.text import StoredJSON, composed, number
@@ -169,12 +170,14 @@ def parse_key(model: type, value: Any) -> Any:
     parsed = parse_global_id(value) if isinstance(value, str) and "-" not in value else None
     if parsed is not None:
         if parsed[0] != name:
-            raise ValueError(f"{value} is the id of a {parsed[0]}, where one of a {name} is needed")
+            found, needed = with_article(parsed[0]), with_article(name)
+            raise ValueError(f"{value} is the id of {found}, where one of {needed} is needed")
         value = parsed[1]
     if kind is str and isinstance(value, str):
         return value
     if not isinstance(value, str) or not BARE_UUID.fullmatch(value):
-        raise ValueError(f"{value!r} is no id of a {name}: use its `id` or a bare UUID")
+        noun = with_article(name)
+        raise ValueError(f"{value!r} is no id of {noun}: use its `id` or a bare UUID")
     return UUID(value)
 
 

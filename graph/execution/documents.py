@@ -25,6 +25,7 @@ from graphql import (
     Node,
     OperationDefinitionNode,
     OperationType,
+    ValuesOfCorrectTypeRule,
     parse,
     specified_rules,
     validate,
@@ -36,6 +37,7 @@ from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 from graph.core.cache import TRACKED, Cache
 from graph.core.errors import BadRequest, LimitExceeded, RequestError
 from graph.core.selections import Head, InvalidOperation, choose, operations_of
+from graph.core.value_errors import ValuesRule
 from graph.limits.document_size import DocumentSize, check_document_size, document_size
 from graph.settings import Settings
 
@@ -48,7 +50,11 @@ MOST_BYTES = 16_000_000
 OBJECTS_OF_DOCUMENT = 8
 OBJECTS_OF_OPERATION = 13
 
-RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
+RULES = (
+    *(ValuesRule if rule is ValuesOfCorrectTypeRule else rule for rule in specified_rules),
+    MaybeNullValidationRule,
+    OneOfInputValidationRule,
+)
 
 # Validation stops after this number of errors, because each takes time. One more error says so.
 MOST_ERRORS = 8

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from db import Database, Viewer, access
-from graph.core.errors import Unauthenticated
+from graph.core.errors import HOW_TO_GET_TOKENS, Unauthenticated
 
 # How long the viewer of a token is cached, in seconds. A revoked token must be refused within one
 # second, which includes the time to answer the request.
@@ -19,7 +19,7 @@ CACHE_SECONDS = 0.5
 
 MOST_TOKENS = 10_000
 
-INVALID = "This access token is unknown, has expired or was revoked."
+INVALID = f"This access token is unknown, has expired or was revoked. {HOW_TO_GET_TOKENS}"
 
 # The interval at which the tokens of all open connections are looked up, in seconds. A connection
 # must be closed within one second after its token is revoked.

@@ -6,8 +6,9 @@ import logging
 import re
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from graph.settings import Mode, Settings
 
@@ -71,12 +72,13 @@ class Origins:
 
     def allows_handshake(self, origin: str | None, host: str) -> bool:
         """Whether the client is a program, or a page of this server or of an allowed origin."""
-        if origin is None:
-            return True
-        scheme, _, place = origin.partition("://")
-        if place and host.lower() in (place, f"{place}:{PORTS.get(scheme)}"):
-            return True
-        return self.allows(origin)
+        return origin is None or is_own(origin, host) or self.allows(origin)
+
+
+def is_own(origin: str, host: str) -> bool:
+    """Whether a page of this origin is of this server, which the client calls by this host."""
+    scheme, _, place = origin.partition("://")
+    return bool(place) and host.lower() in (place, f"{place}:{PORTS.get(scheme)}")
 
 
 class CORS(CORSMiddleware):
@@ -98,6 +100,14 @@ class CORS(CORSMiddleware):
         }
         super().__init__(app, **options)
         self.origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a page of this server without headers for other origins, which it needs not."""
+        headers = Headers(scope=scope) if scope["type"] == "http" else {}
+        if is_own(headers.get("origin", ""), headers.get("host", "")):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
     def is_allowed_origin(self, origin: str) -> bool:
         """Whether pages of an origin may use the API."""
