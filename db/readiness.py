@@ -122,7 +122,7 @@ def _constant(member: StrEnum) -> Any:
     return literal_column(f"'{member.value}'", choice(type(member)))
 
 
-def _correlated(statement: Select[Any], key: Any) -> Select[Any]:
+def correlated(statement: Select[Any], key: Any) -> Select[Any]:
     """The statement, whose condition refers to a key of a row outside of it."""
     table = getattr(getattr(key, "expression", key), "table", None)
     return statement if table is None else statement.correlate(table)
@@ -153,7 +153,7 @@ def waits(viewer: Viewer, task_id: Any) -> Select[Any]:
         type_coerce(null(), choice(OnFailure)),
         ~holds_parent(subtask),
     ).where(subtask.parent_task_id == task_id, scope(subtask, viewer))
-    both = (_correlated(each, task_id) for each in (dependencies, subtasks))
+    both = (correlated(each, task_id) for each in (dependencies, subtasks))
     found = union_all(*both).subquery("awaited")
     return select(*found.c)
 
@@ -196,7 +196,7 @@ def why_not_ready(viewer: Viewer, task_id: Any) -> Select[Any]:
             .select_from(source if beside is None else source.join(beside, true()))
             .where(task.id == task_id, scope(task, viewer), *met)
         )
-        branches.append(_correlated(statement, task_id))
+        branches.append(correlated(statement, task_id))
 
     is_to_do = any_of(task.status, TO_DO)
     is_open = ~any_of(task.status, ENDED)
@@ -405,7 +405,7 @@ def could_be_claimed(
 def why_idle(viewer: Viewer, agent_id: Any) -> Select[Any]:
     """Why an agent gets no task of its type; nothing if it could get one."""
     reason = idle.why_idle(viewer, Right.VIEW, agent_id, array([ANY_TYPE, Agent.type]))
-    found = _correlated(reason, agent_id).subquery("idle").c
+    found = correlated(reason, agent_id).subquery("idle").c
     return select(found.code, found.message, found.available_at.label("until"))
 
 
