@@ -237,8 +237,12 @@ def why_not_ready(viewer: Viewer, task_id: Any) -> Select[Any]:
         + type_coerce(other.status, Text)
         + case(
             (
-                any_of(other.status, UNSUCCESSFUL),
+                other.status == TaskStatus.FAILED,
                 _text(": retry that task, complete it by hand, or remove the dependency."),
+            ),
+            (
+                any_of(other.status, UNSUCCESSFUL),
+                _text(": retry that task, or remove the dependency."),
             ),
             else_=_text("."),
         ),
