@@ -1,7 +1,11 @@
 import type { ObstacleFragment, ProjectRowFragment } from "../generated/operations";
+import type { StuckReason } from "../generated/schema";
 import { Link, type LinkTo } from "../router";
 import { formatCount } from "./numbers";
 import { type Look, Shape, lookOf } from "./status";
+
+/** The reasons that are about a task that does not go on itself. */
+const OPEN: ReadonlySet<StuckReason> = new Set(["HELD", "EXTERNAL", "APPROVAL"]);
 
 /** As many tasks as the server counts for a reason. */
 const MOST_COUNTED = 1_000;
@@ -18,7 +22,7 @@ export function Stuck({ project, most }: { project: ProjectRowFragment; most: nu
             <Link class="line" {...place}>
               <Shape look={look} /> {words}
             </Link>
-            {reason.taskCount !== null && reason.taskCount > 0 && (
+            {reason.taskCount !== null && reason.taskCount > (OPEN.has(reason.code) ? 1 : 0) && (
               <span class="note">{notGoingOn(reason.taskCount)}</span>
             )}
           </div>
