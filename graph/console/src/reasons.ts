@@ -51,7 +51,7 @@ export function whyIdle(
   switch (reason.code) {
     case "AGENT_NOT_ACTIVE":
       if (!agent.isActive) return "It is switched off.";
-      return `It is ${inWords(agent.status).toLowerCase()}. Agents get tasks while they are ready or active.`;
+      return `Agents get tasks while they are ready or active; this one is ${inWords(agent.status).toLowerCase()}.`;
     case "PROJECT_NOT_IN_PROGRESS":
       return "Its project is not in progress.";
     case "PROJECT_LIMIT":
