@@ -29,9 +29,11 @@ export function Stuck({ project, most }: { project: ProjectRowFragment; most: nu
         );
       })}
       {project.whyStuck.length > most && (
-        <Link class="line" to="/projects/:id" params={{ id: project.id }} query={{ stuck: "all" }}>
-          All reasons
-        </Link>
+        <div>
+          <Link to="/projects/:id" params={{ id: project.id }} query={{ stuck: "all" }}>
+            All reasons
+          </Link>
+        </div>
       )}
     </>
   );
