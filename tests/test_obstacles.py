@@ -206,6 +206,18 @@ async def test_strangers_learn_nothing(world: World) -> None:
     await make(world, A={"status": TaskStatus.FAILED})
     answer = await world.people.stranger.ask(STUCK, id=gid(world.project))
     assert answer.data == {"project": None}
+    # Nor does the statement by itself tell them.
+    users = world.people.users
+    for name, number in (("owner", 1), ("stranger", 0)):
+        viewer = db.Viewer(users[name].id)
+        statement = compiled(obstacles.why_stuck(viewer, value("project_id", Uuid)))
+        arguments = statement.arguments(Values(viewer, {"project_id": world.project.id}))
+        connection = await world.database.open()
+        try:
+            found = await connection.fetch(statement.sql, *arguments)
+        finally:
+            await connection.close()
+        assert len(found) == number
 
 
 async def test_it_reads_few_of_many_tasks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
