@@ -547,16 +547,16 @@ async def test_the_log_is_live_until_one_stops_it(console: Console, browser: Bro
         await expect(first).to_contain_text("The free plan")
         await change(console, "transitionProject", id=PROJECT, to="PAUSED")
         await expect(first).to_contain_text("admin changed project School weather station")
-        await expect(first).to_contain_text("Status: IN_PROGRESS → PAUSED")
+        await expect(first).to_contain_text("Status: in progress → paused")
         await page.get_by_label("Live").uncheck()
         await expect(page).to_have_url(re.compile("live=off"))
         sent = operations(page)
         await change(console, "transitionProject", id=PROJECT, to="IN_PROGRESS")
         await page.wait_for_timeout(2_500)
-        await expect(first).to_contain_text("Status: IN_PROGRESS → PAUSED")
+        await expect(first).to_contain_text("Status: in progress → paused")
         assert sent == []
         await page.get_by_label("Live").check()
-        await expect(first).to_contain_text("Status: PAUSED → IN_PROGRESS")
+        await expect(first).to_contain_text("Status: paused → in progress")
 
 
 async def test_a_filter_reads_once(console: Console, browser: Browser) -> None:
