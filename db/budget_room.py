@@ -82,6 +82,12 @@ def is_full(budget: Any) -> ColumnElement[bool]:
     return and_(budget.is_hard, room == literal_column("0", Integer))
 
 
+def is_used_up(budget: Any) -> ColumnElement[bool]:
+    """Whether a hard budget has no room for another attempt even when no other is running."""
+    left = limit_of(budget) - func.budget_spent(budget.id, type_=AMOUNT)
+    return and_(budget.is_hard, or_(left <= 0, left < budget.claim_reserve))
+
+
 def is_for(budget: Any, agent: Any = None) -> ColumnElement[bool]:
     """Whether a budget concerns all that an agent does; without one, all in its project."""
     if agent is None:

@@ -117,7 +117,7 @@ class NotReadyReason(StrEnum):
     """It names a resource that a task in progress uses."""
 
 
-def _correlated(statement: Select[Any], key: Any) -> Select[Any]:
+def correlated(statement: Select[Any], key: Any) -> Select[Any]:
     """The statement, whose condition refers to a key of a row outside of it."""
     table = getattr(getattr(key, "expression", key), "table", None)
     return statement if table is None else statement.correlate(table)
@@ -148,7 +148,7 @@ def waits(viewer: Viewer, task_id: Any) -> Select[Any]:
         type_coerce(null(), choice(OnFailure)),
         ~holds_parent(subtask),
     ).where(subtask.parent_task_id == task_id, scope(subtask, viewer))
-    both = (_correlated(each, task_id) for each in (dependencies, subtasks))
+    both = (correlated(each, task_id) for each in (dependencies, subtasks))
     found = union_all(*both).subquery("awaited")
     return select(*found.c)
 
@@ -191,7 +191,7 @@ def why_not_ready(viewer: Viewer, task_id: Any) -> Select[Any]:
             .select_from(source if beside is None else source.join(beside, true()))
             .where(task.id == task_id, scope(task, viewer), *met)
         )
-        branches.append(_correlated(statement, task_id))
+        branches.append(correlated(statement, task_id))
 
     is_to_do = any_of(task.status, TO_DO)
     is_open = ~any_of(task.status, ENDED)
@@ -232,8 +232,12 @@ def why_not_ready(viewer: Viewer, task_id: Any) -> Select[Any]:
         + type_coerce(other.status, Text)
         + case(
             (
-                any_of(other.status, UNSUCCESSFUL),
+                other.status == TaskStatus.FAILED,
                 _text(": retry that task, complete it by hand, or remove the dependency."),
+            ),
+            (
+                any_of(other.status, UNSUCCESSFUL),
+                _text(": retry that task, or remove the dependency."),
             ),
             else_=_text("."),
         ),
@@ -405,7 +409,7 @@ def could_be_claimed(
 def why_idle(viewer: Viewer, agent_id: Any) -> Select[Any]:
     """Why an agent gets no task of its type; nothing if it could get one."""
     reason = idle.why_idle(viewer, Right.VIEW, agent_id, array([ANY_TYPE, Agent.type]))
-    found = _correlated(reason, agent_id).subquery("idle").c
+    found = correlated(reason, agent_id).subquery("idle").c
     return select(found.code, found.message, found.available_at.label("until"))
 
 

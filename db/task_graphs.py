@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
@@ -95,6 +95,18 @@ class Schedule:
     tasks: list[Scheduled]
 
 
+class Chain(NamedTuple):
+    """The length of a chain of tasks: of two with the same seconds, that of more tasks is longer.
+
+    So a plan without times has a critical path too.
+    """
+
+    seconds: int
+    tasks: int
+
+
+NO_CHAIN = Chain(0, 0)
+
 Vertex = tuple[UUID, bool]
 """A task, and whether it is its gate."""
 
@@ -143,15 +155,15 @@ class TaskGraph:
 
     def levels(self) -> dict[UUID, int]:
         """The length of the longest chain of tasks that each task waits for."""
-        finish = self._forward({task.id: 1 for task in self.tasks})
-        return {task.id: finish[task.id, False] - 1 for task in self.tasks}
+        finish = self._forward(dict.fromkeys((task.id for task in self.tasks), 0))
+        return {task.id: finish[task.id, False].tasks - 1 for task in self.tasks}
 
     def schedule(self, by: TimeTaken) -> Schedule:
         """The critical path by these times (critical path method, Kelley and Walker 1959)."""
         is_estimated = by is TimeTaken.ESTIMATED
         seconds = {task.id: task.estimated if is_estimated else task.actual for task in self.tasks}
         finish = self._forward(seconds)
-        total = max(finish.values(), default=0)
+        total = max(finish.values(), default=NO_CHAIN).seconds
         # The latest finish of each vertex, at which the project still ends in time.
         latest: dict[Vertex, int] = {}
         for vertex in reversed(self._order):
@@ -160,21 +172,24 @@ class TaskGraph:
         tasks = {}
         for task in self.tasks:
             vertex, lasts = (task.id, False), seconds[task.id]
-            end = finish[vertex]
+            end = finish[vertex].seconds
             tasks[task.id] = Scheduled(task.id, end - lasts, end, latest[vertex] - end)
-        path = self._path(finish, seconds)
+        path = self._path(finish)
         return Schedule(total, [tasks[id] for id in path], list(tasks.values()))
 
-    def _forward(self, seconds: Mapping[UUID, int]) -> dict[Vertex, int]:
-        """The earliest finish of each vertex."""
-        finish: dict[Vertex, int] = {}
+    def _forward(self, seconds: Mapping[UUID, int]) -> dict[Vertex, Chain]:
+        """The longest chain that ends with each vertex; its seconds are the earliest finish."""
+        finish: dict[Vertex, Chain] = {}
         for vertex in self._order:
-            start = max((finish[before] for before in self._before[vertex]), default=0)
-            finish[vertex] = start + _lasts(vertex, seconds)
+            start = max((finish[before] for before in self._before[vertex]), default=NO_CHAIN)
+            is_gate = vertex[1]
+            finish[vertex] = (
+                start if is_gate else Chain(start.seconds + seconds[vertex[0]], start.tasks + 1)
+            )
         return finish
 
-    def _path(self, finish: Mapping[Vertex, int], seconds: Mapping[UUID, int]) -> list[UUID]:
-        """The tasks of a critical path, in their order; of several, that of the smallest ids."""
+    def _path(self, finish: Mapping[Vertex, Chain]) -> list[UUID]:
+        """The tasks of a longest chain, in their order; of several, that of the smallest ids."""
         at = _last(((task.id, False) for task in self.tasks), finish)
         path: list[UUID] = []
         while at is not None:
@@ -188,9 +203,14 @@ def _lasts(vertex: Vertex, seconds: Mapping[UUID, int]) -> int:
     return 0 if vertex[1] else seconds[vertex[0]]
 
 
-def _last(vertices: Iterable[Vertex], finish: Mapping[Vertex, int]) -> Vertex | None:
-    """The vertex that finishes last; of several, a task rather than a gate, the smallest id."""
-    return min(vertices, key=lambda each: (-finish[each], each[1], each[0]), default=None)
+def _last(vertices: Iterable[Vertex], finish: Mapping[Vertex, Chain]) -> Vertex | None:
+    """The vertex of the longest chain; of several, a task rather than a gate, the smallest id."""
+
+    def key(vertex: Vertex) -> tuple[int, int, bool, UUID]:
+        chain = finish[vertex]
+        return -chain.seconds, -chain.tasks, vertex[1], vertex[0]
+
+    return min(vertices, key=key, default=None)
 
 
 async def read(

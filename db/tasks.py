@@ -243,6 +243,14 @@ class Task(CRUD):
             "id",
             postgresql_where=text("status = 'ASSIGNED' AND unmet_dependency_count = 0"),
         ),
+        # What does not go on by itself, and what others may wait for in vain.
+        Index(
+            "ix_tasks_halted",
+            "project_id",
+            "status",
+            "id",
+            postgresql_where=text("status IN ('BLOCKED', 'FAILED', 'CANCELLED', 'SKIPPED')"),
+        ),
         # The resources in use, and the tasks that wait for people.
         Index(
             "ix_tasks_using_resources",

@@ -12,10 +12,12 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import ProjectStatus, Right
+from db import ProjectStatus, Right, obstacles
 from db.events.topics import Topic
+from db.obstacles import StuckReason
+from graph.core.computed import computed, computed_type, keyed, value
 from graph.core.connections import Connection
-from graph.core.entities import Node, column, entity
+from graph.core.entities import Node, column, describe_enum, entity
 from graph.core.fields import collection, connected, one, related
 from graph.core.filters import (
     DateTimeFilter,
@@ -33,6 +35,8 @@ from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
 from graph.core.scalars import ID, Metadata, Name
 from graph.core.updates import Update, changed, followed, update_type
+
+describe_enum(StuckReason)
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
@@ -62,6 +66,25 @@ class ProjectFilter:
 ProjectOrder = ordering(db.Project, db.Project.created_at, db.Project.updated_at, db.Project.name)
 
 
+@computed_type
+class Stuck:
+    """A reason why tasks of a project do not go on until somebody does something."""
+
+    code: StuckReason = value("The reason, for programs.")
+    message: str = value("The reason, in a sentence for people.")
+    task = keyed(db.Task, "The task that failed, is held and so on, or that a budget is for.")
+    type: str | None = value(
+        "The type of the tasks, if no agent takes it or no task of it may run."
+    )
+    agent = keyed(db.Agent, "The agent that the tasks are assigned to, or that a budget is for.")
+    budget = keyed(db.Budget, "The budget that is used up.")
+    until: datetime | None = value("When the budget begins anew; else null.")
+    task_count: int | None = value(
+        "How many tasks do not go on because of it, those included that wait for others of them; at"
+        f" most {obstacles.MOST_COUNTED:,} are counted. Null for the whole project and for budgets."
+    )
+
+
 @entity(db.Project, where=ProjectFilter, order=ProjectOrder)
 class Project(Node):
     name: str
@@ -87,6 +110,18 @@ class Project(Node):
     budgets = connected(db.Project.budgets)
     webhooks = connected(db.Project.webhooks)
     history = history(db.Project)
+    why_stuck = computed(
+        Stuck,
+        obstacles.why_stuck,
+        by=db.Project.id,
+        order=("number", "type", "task_id", "agent_id", "budget_id"),
+        most=obstacles.MOST,
+        description="What keeps tasks of it from going on until somebody does something; empty if"
+        " each goes on by itself, waits for an answer of a person, or waits for such a task, and if"
+        " the project has ended. If more than"
+        f" {obstacles.MOST_READ:,} tasks were cancelled, skipped or are blocked, so many of each"
+        " decide.",
+    )
 
 
 @strawberry.type

@@ -79,7 +79,8 @@ class CriticalPath:
         description="How long the project takes if every task begins as soon as it can."
     )
     path: list[ScheduledTask] = strawberry.field(
-        description="A longest chain of tasks, each waiting for the one before it. Its slack is 0.",
+        description="The longest chain of tasks, each waiting for the one before it; of those that"
+        " take the same time, one with the most tasks. Its slack is 0.",
         metadata=PAID,
     )
     tasks: list[ScheduledTask] = strawberry.field(

@@ -19,7 +19,7 @@ from graph import demo
 from graph.api import API
 from graph.server import pages
 from tests import browsers, console_code, consoles
-from tests.consoles import LOOKS, NARROW, Console, Relay, faults, go, unhurried
+from tests.consoles import LOOKS, NARROW, WIDE, Console, Relay, faults, go, unhurried
 from tests.patience import becomes
 
 browser, chromium, console = browsers.browser, browsers.chromium, consoles.console
@@ -330,6 +330,31 @@ async def use_password(page: Page) -> None:
     await page.get_by_label("Username").fill("reviewer")
     await page.get_by_label("Password").fill(PASSWORD)
     await page.keyboard.press("Enter")
+
+
+async def test_what_stands_in_a_list_is_aligned(console: Console, browser: Browser) -> None:
+    async with console.opened(browser, "/inbox", viewport=WIDE) as page:
+        await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+        starts = await page.locator(".sections footer > *").evaluate_all(
+            """found => found.map((each) => {
+              const { paddingLeft, borderLeftWidth } = getComputedStyle(each);
+              const inside = parseFloat(paddingLeft) + parseFloat(borderLeftWidth);
+              return each.getBoundingClientRect().left + inside;
+            })"""
+        )
+        assert len(starts) >= 3
+        assert len(set(starts)) == 1
+        await page.get_by_role("button", name="Shortcuts").click()
+        keys = await page.locator(".shortcuts kbd").evaluate_all(
+            """found => found.map((each) => [
+              each.getBoundingClientRect().height,
+              each.getBoundingClientRect().right,
+              each.closest("div").querySelector("dd").getBoundingClientRect().left,
+            ])"""
+        )
+        # Each is in one line, and apart from what it does.
+        assert len({height for height, _, _ in keys}) == 1
+        assert all(end + 8 <= start for _, end, start in keys)
 
 
 async def test_one_signs_in_with_a_password_and_out(console: Console, browser: Browser) -> None:

@@ -217,7 +217,9 @@ def test_a_parent_stands_for_its_subtasks_until_one_is_looked_for(evaluate: Eval
     assert [task["id"] for task in plan["hidden"]] == ["x", "y", "deep"]
     assert [plan["isParent"], last["isParent"]] == [True, False]
     assert [line["key"] for line in layout["lines"]] == ["plan z"]
-    assert [column["level"] for column in layout["columns"]] == [2, 3]
+    # The first column has the tasks of levels 0 and 1 too, within their parent.
+    columns = [(column["from"], column["level"]) for column in layout["columns"]]
+    assert columns == [(0, 2), (3, 3)]
 
     found = "layout(given.graph, {collapsed: ['plan', 'x'], pinned: ['y']})"
     assert set(shown(evaluate(found, graph=graph))) == {"x", "y", "plan", "z"}
@@ -420,10 +422,10 @@ async def test_all_is_shown_level_by_level_and_zoomed(console: Console, browser:
         await page.get_by_role("button", name="Show all subtasks").click()
         rest = page.get_by_role("button", name=re.compile("^125 more"))
         await expect(rest).to_have_count(STAGES)
-        await page.get_by_role("button", name="Show all of level 1", exact=True).click()
+        await page.get_by_role("button", name="Show all of level 0", exact=True).click()
         await expect(rest).to_have_count(STAGES - 1)
         await expect(page.locator(".box", has_text="in stage 1")).to_have_count(PARTS * STEPS)
-        await page.get_by_role("button", name="Fold of level 1", exact=True).click()
+        await page.get_by_role("button", name="Fold of level 0", exact=True).click()
         await expect(rest).to_have_count(STAGES)
         await rest.first.click()
         await expect(rest).to_have_count(STAGES - 1)
@@ -674,6 +676,96 @@ async def test_a_project_is_paused_and_resumed(console: Console, browser: Browse
         await page.get_by_role("button", name="Resume").click()
         await expect(page.locator(".facts")).to_contain_text("In progress")
         await expect(page.get_by_role("button", name="Pause")).to_be_visible()
+
+
+HELD_UP: dict[str, Any] = {
+    "id": LARGE,
+    "name": "Held up",
+    "tasks": [
+        {"reference": "a", "id": task_id(0, 0), "title": "Choose"},
+        {
+            "reference": "b",
+            "id": task_id(0, 1),
+            "title": "Build",
+            "dependsOn": [{"on": "a", "onFailure": "HOLD"}],
+        },
+        {
+            "reference": "c",
+            "id": task_id(0, 2),
+            "title": "Paint",
+            "type": "PAINTER",
+            "dependsOn": [{"on": "b"}],
+        },
+    ],
+    "agents": [{"reference": "ann", "name": "Ann", "type": "DEVELOPER"}],
+}
+
+
+async def test_it_is_shown_what_is_stuck_and_mended_there(
+    console: Console, browser: Browser
+) -> None:
+    await made(console, HELD_UP)
+    async with console.opened(browser, f"/projects/{LARGE}") as page:
+        stuck = page.locator(".facts > dl").nth(1).locator("div").nth(1)
+        await expect(stuck).to_contain_text("No agent is ready or active")
+        await expect(stuck).to_contain_text("3 tasks do not go on")
+        agents = await console.api.ask("{ agents { nodes { id name } } }")
+        (ann,) = [each["id"] for each in agents.data["agents"]["nodes"] if each["name"] == "Ann"]
+        for to in ("INITIALIZING", "READY"):
+            change = "transitionAgent { userErrors { message } }"
+            await console.api.change(change, id=ann, to=to)
+        await expect(stuck.locator("dd")).to_have_text("Nothing")
+        await moved(console, task_id(0, 0), "CANCELLED")
+        await expect(stuck).to_contain_text("Choose: cancelled")
+        await expect(stuck).to_contain_text("2 tasks do not go on")
+        await go(page, "/")
+        row = page.get_by_role("row", name="Held up")
+        await expect(row).to_contain_text("Choose: cancelled")
+
+        await go(page, f"/tasks/{task_id(0, 1)}")
+        why = page.locator(".panel", has_text="Why nobody works on it")
+        await expect(why).to_contain_text(
+            "was cancelled. Try that again, or remove the dependency."
+        )
+        await page.get_by_role("button", name="Remove the dependency on Choose").click()
+        assert await faults(page) == []
+        await page.get_by_role("button", name="Leave it").click()
+        await expect(page.get_by_role("dialog")).to_have_count(0)
+        await page.get_by_role("button", name="Remove the dependency on Choose").click()
+        await page.get_by_role("button", name="Remove the dependency", exact=True).click()
+        await expect(page.get_by_text("It can be claimed now")).to_be_visible()
+        await moved(console, task_id(0, 1), "COMPLETED")
+        await go(page, f"/projects/{LARGE}")
+        await expect(stuck).to_contain_text("No agent takes tasks of the type PAINTER")
+        await expect(stuck).to_contain_text("1 task does not go on")
+
+
+async def test_of_many_reasons_why_it_is_stuck_all_are_a_link_away(
+    console: Console, browser: Browser
+) -> None:
+    title = "Whatever it is that has to be done in the end"
+    tasks = [{"reference": f"t{n}", "title": f"{title}, {n}"} for n in range(6)]
+    agents = [{"reference": "ann", "name": "Ann", "type": "DEVELOPER"}]
+    await made(console, {"id": LARGE, "name": "Many", "tasks": tasks, "agents": agents})
+    found = await console.api.ask(
+        "query($id: ID!) { tasks(where: {projectId: {eq: $id}}) { nodes { id } } }", id=LARGE
+    )
+    for task in found.data["tasks"]["nodes"]:
+        await moved(console, task["id"], "BLOCKED")
+    asked = {"projectId": LARGE, "title": f"{title}?", "content": {}}
+    await console.api.change("requestApproval { userErrors { message } }", **asked)
+    async with console.opened(browser, viewport=WIDE) as page:
+        row = page.get_by_role("row", name="Many")
+        await expect(row.get_by_text(": held")).to_have_count(3)
+        await row.get_by_role("link", name="All reasons").click()
+        await expect(page.locator(".facts").get_by_text(": held")).to_have_count(6)
+        await expect(page.get_by_role("link", name="All reasons")).to_have_count(0)
+        # What is in it may be long: both facts of this kind share a row, whatever they contain.
+        tops = await page.locator(".facts > dl:nth-child(2) > div").evaluate_all(
+            "found => found.map(each => each.getBoundingClientRect().top)"
+        )
+        assert len(tops) == 2
+        assert len(set(tops)) == 1
 
 
 async def test_a_project_without_tasks_names_the_first_step(

@@ -257,6 +257,13 @@ async def test_the_conversations_of_a_project_stay_as_they_are_now(
         await change(console, "startConversation", projectId=PROJECT, message=message)
         await expect(rows).to_have_count(3)
         await expect(rows.nth(1)).to_contain_text("And the wind?")
+        long = {
+            "sender": "USER",
+            "content": "How strong is the wind on the roof of the school in May",
+        }
+        await change(console, "startConversation", projectId=PROJECT, message=long)
+        link = rows.nth(1).get_by_role("link").first
+        await expect(link).to_have_text("How strong is the wind on the roof of the school i…")
         await page.get_by_role("searchbox").fill("Hello")
         await page.keyboard.press("Enter")
         await expect(page.get_by_text("No message has these words")).to_be_visible()
@@ -307,11 +314,14 @@ async def test_agents_show_what_they_do_or_why_they_do_nothing(
 
         await change(console, "transitionProject", id=PROJECT, to="PAUSED")
         builder = page.get_by_role("row", name="Builder")
-        await expect(builder).to_contain_text("project")
+        await expect(builder).to_contain_text("Its project is not in progress.")
         await expect(builder).not_to_contain_text("A task is ready for it")
         await page.get_by_label("State").select_option("Created")
         await expect(page.get_by_role("row")).to_have_count(2)
         await expect(page.get_by_role("row").nth(1)).to_contain_text("assistant")
+        # In words, and not by what the API calls it.
+        why = "Agents get tasks while they are ready or active; this one is created."
+        await expect(page.get_by_role("row").nth(1)).to_contain_text(why)
         await page.get_by_role("combobox", name="Project").select_option("School weather station")
         await expect(page.get_by_text("No agent is like this")).to_be_visible()
 
@@ -537,16 +547,16 @@ async def test_the_log_is_live_until_one_stops_it(console: Console, browser: Bro
         await expect(first).to_contain_text("The free plan")
         await change(console, "transitionProject", id=PROJECT, to="PAUSED")
         await expect(first).to_contain_text("admin changed project School weather station")
-        await expect(first).to_contain_text("Status: IN_PROGRESS → PAUSED")
+        await expect(first).to_contain_text("Status: in progress → paused")
         await page.get_by_label("Live").uncheck()
         await expect(page).to_have_url(re.compile("live=off"))
         sent = operations(page)
         await change(console, "transitionProject", id=PROJECT, to="IN_PROGRESS")
         await page.wait_for_timeout(2_500)
-        await expect(first).to_contain_text("Status: IN_PROGRESS → PAUSED")
+        await expect(first).to_contain_text("Status: in progress → paused")
         assert sent == []
         await page.get_by_label("Live").check()
-        await expect(first).to_contain_text("Status: PAUSED → IN_PROGRESS")
+        await expect(first).to_contain_text("Status: paused → in progress")
 
 
 async def test_a_filter_reads_once(console: Console, browser: Browser) -> None:
@@ -605,6 +615,7 @@ async def test_what_is_most_of_the_log_is_left_out_until_one_wants_it(
         first = page.locator(".timeline > li").first
         group = page.get_by_role("group", name="Types that are left out")
         await expect(first).to_contain_text(f"Scout changed task {claimed['task']['title']}")
+        await expect(first).to_contain_text("Status: pending → in progress")
         await expect(group.get_by_role("link")).to_have_text(
             [re.compile("^Attempt"), re.compile("^Usage record")]
         )

@@ -173,6 +173,28 @@ async def test_why_a_task_is_not_ready(world: World, resolvers: People) -> None:
     assert await why(world, resolvers, free) == ["PROJECT_NOT_IN_PROGRESS"]
 
 
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        ("FAILED", ": retry that task, complete it by hand, or remove the dependency."),
+        # These cannot be completed.
+        ("CANCELLED", ": retry that task, or remove the dependency."),
+        ("SKIPPED", ": retry that task, or remove the dependency."),
+        ("IN_PROGRESS", "."),
+    ],
+)
+async def test_it_is_advised_what_can_be_done_about_a_dependency(
+    world: World, resolvers: People, status: str, advice: str
+) -> None:
+    await work(world)
+    await do(
+        world, "UPDATE tasks SET status = :status WHERE id = :id", status=status, id=world.free.id
+    )
+    data = await both(world, resolvers, WHY, id=gid(world.subtask))
+    messages = {each["code"]: each["message"] for each in data["task"]["whyNotReady"]}
+    assert messages["DEPENDENCY"] == f"It waits for a task that is {status}{advice}"
+
+
 async def test_the_requests_that_a_task_waits_for_are_named(
     world: World, resolvers: People
 ) -> None:

@@ -190,6 +190,33 @@ def test_a_schedule_is_what_a_naive_one_is(
     assert all(row.slack == 0 for row in schedule.path)
     assert all(a in naive.awaited(b) for a, b in pairwise(path))
 
+    def chains(task: int) -> list[list[int]]:
+        before = naive.awaited(task)
+        found = [chain for to in before for chain in chains(to)] or [[]]
+        return [[*chain, task] for chain in found]
+
+    # Of the chains that take the same time, it is one with the most tasks.
+    assert len(path) == max(
+        len(chain)
+        for task in given
+        for chain in chains(task)
+        if sum(given[each] for each in chain) == schedule.total
+    )
+
+
+async def test_without_estimates_the_longest_chain_is_the_critical_path(world: World) -> None:
+    async with world.database.write(ADMIN) as session:
+        project = await factories.make_project(session, world.people.users["owner"], "Plan")
+        tasks = [await factories.make_task(session, project, title) for title in "dcba"]
+        _, c, b, a = tasks
+        await factories.make_dependency(session, b, a)
+        await factories.make_dependency(session, c, b)
+
+    for by in ("ESTIMATED", "ACTUAL"):
+        found = (await world.owner.ask(PATH, id=gid(project), by=by)).data["criticalPath"]
+        assert [row["task"]["title"] for row in found["path"]] == ["a", "b", "c"]
+        assert found["totalSeconds"] == "0"
+
 
 @real
 async def test_the_graph_of_a_real_plan(database: db.Database, people: People) -> None:

@@ -61,6 +61,8 @@ export type Line = {
 
 /** The boxes of a level. */
 export type Column = {
+  /** The first level of the column: those before `level` have only tasks that are folded here. */
+  from: number;
   level: number;
   x: number;
   width: number;
@@ -304,7 +306,7 @@ function place(
     });
     const width = columnsHere * (WIDTH + GAP_Y) - GAP_Y;
     const rest = rests.get(level)?.hidden.length ?? 0;
-    const result = { level, x, width, count: column.length - (rest ? 1 : 0) + rest, rest };
+    const result = { from: index > 0 ? (levels[index - 1] ?? 0) + 1 : 0, level, x, width, count: column.length - (rest ? 1 : 0) + rest, rest };
     x += width + GAP_X;
     return { ...result, isOpen: view.open.has(level) && column.length > MOST_BOXES };
   });

@@ -1,6 +1,6 @@
 import { exactText } from "../exact";
 import type { EventAction } from "../generated/schema";
-import { inWords } from "./status";
+import { choiceInWords, inWords } from "./status";
 
 /** Columns that change with others, and tell nothing by themselves. */
 const SILENT = new Set(["version", "updated_at", "current_attempt_id", "started_at", "completed_at"]);
@@ -21,8 +21,8 @@ export function Changes(props: {
     <ul class="diff">
       {changed.map(([name, value]) => (
         <li key={name}>
-          {inWords(name.replace(/_id$/, ""))}: <del>{short(old[name], props.names)}</del> →{" "}
-          <ins>{short(value, props.names)}</ins>
+          {inWords(name.replace(/_id$/, ""))}: <del>{short(name, old[name], props.names)}</del> →{" "}
+          <ins>{short(name, value, props.names)}</ins>
         </li>
       ))}
     </ul>
@@ -31,10 +31,11 @@ export function Changes(props: {
 
 const MOST = 80;
 
-function short(value: unknown, names: ReadonlyMap<string, string>): string {
+function short(column: string, value: unknown, names: ReadonlyMap<string, string>): string {
   if (value == null) return "none";
   if (typeof value === "string" && names.has(value)) return names.get(value) as string;
-  if (typeof value === "string" && /^[A-Z]+(_[A-Z]+)*$/.test(value)) return inWords(value).toLowerCase();
+  const words = choiceInWords(column, value);
+  if (words) return words;
   const text = typeof value === "string" ? value : exactText(value).replace(/\s+/g, " ");
   return text.length > MOST ? `${text.slice(0, MOST)} …` : text;
 }

@@ -21,7 +21,7 @@ export function Lines(props: { layout: Layout; around: ReadonlySet<string> | nul
 /** The head of a level. */
 export function Head(props: { column: Column; onToggle: () => void }) {
   const { column } = props;
-  const name = `Level ${formatCount(column.level + 1)}`;
+  const name = column.from === column.level ? `Level ${column.level}` : `Levels ${column.from}–${column.level}`;
   const place = { left: `${column.x}px`, width: `${column.width}px` };
   const count = <span class="note">{formatCount(column.count)}</span>;
   if (!column.isOpen && column.rest === 0) {
@@ -36,7 +36,7 @@ export function Head(props: { column: Column; onToggle: () => void }) {
       {name} {count}
       <button class="plain" onClick={props.onToggle} aria-expanded={column.isOpen}>
         {column.isOpen ? "Fold" : "Show all"}
-        <span class="unseen"> of level {column.level + 1}</span>
+        <span class="unseen"> of level {column.level}</span>
       </button>
     </div>
   );

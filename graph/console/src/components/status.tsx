@@ -69,6 +69,25 @@ export function inWords(value: string): string {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
+/** Columns whose values are words of the API; those of others, such as `type`, people choose freely. */
+const CHOICES = new Set([
+  "blocked_reason",
+  "level",
+  "on_expiry",
+  "on_failure",
+  "outcome",
+  "period",
+  "role",
+  "sender",
+  "source",
+  "status",
+]);
+
+/** The value of a column as people read it, if it is a word of the API. */
+export function choiceInWords(column: string, value: unknown): string | null {
+  return CHOICES.has(column) && typeof value === "string" ? inWords(value).toLowerCase() : null;
+}
+
 const REASONS: Record<string, string> = { HUMAN_INPUT: "Waits for a person", EXTERNAL: "Blocked", MANUAL: "Held" };
 
 /** A state in words; of a task that is blocked, why. */

@@ -22,6 +22,7 @@ import {
 } from "../generated/operations";
 import type { AgentStatus } from "../generated/schema";
 import { useLiveQuery } from "../live";
+import { whyIdle } from "../reasons";
 import { AGENT_MOVES } from "../moves";
 import { useEditable } from "../rights";
 import { Link } from "../router";
@@ -203,13 +204,13 @@ function Why({ agent }: { agent: AgentRowFragment }) {
   if (agent.whyIdle.length === 0) return <span class="note">A task is ready for it</span>;
   return (
     <>
-      {agent.whyIdle.map(({ code, message, until }) => (
-        <p key={code} class="why">
-          {message}
-          {until && (
+      {agent.whyIdle.map((reason) => (
+        <p key={reason.code} class="why">
+          {whyIdle(reason, agent)}
+          {reason.until && (
             <>
               {" "}
-              (<Time at={until} />)
+              (<Time at={reason.until} />)
             </>
           )}
         </p>

@@ -44,3 +44,11 @@ function parsed(value: unknown): unknown {
 export function toolOf(metadata: unknown): string | null {
   return isFields(metadata) ? (text(metadata.name) ?? text(metadata.tool_name)) : null;
 }
+
+/** The length of a summary that the server has cut (SUMMARY_LENGTH in db/conversations.py). */
+const CUT = 50;
+
+/** A summary, which ends in an ellipsis if it may be cut. */
+export function withEllipsis(summary: string): string {
+  return [...summary].length < CUT ? summary : `${summary}…`;
+}

@@ -8,6 +8,7 @@ import type { ConversationQuery } from "../generated/operations";
 import { Link } from "../router";
 import { Message } from "./conversation-message";
 import { useMessages } from "./conversation-messages";
+import { withEllipsis } from "./conversation-parts";
 import { Missing } from "./missing";
 
 type Conversation = NonNullable<ConversationQuery["conversation"]>;
@@ -26,7 +27,7 @@ function Messages({ id, around }: { id: string; around: number | null }) {
   const isMissing = found.data ? !found.data.conversation : found.error && isBadAddress(found.error);
   if (isMissing) return <Missing what="conversation" />;
   const conversation = found.data?.conversation;
-  const title = conversation ? conversation.title || conversation.summary || "Conversation" : "Conversation";
+  const title = conversation ? conversation.title || withEllipsis(conversation.summary) || "Conversation" : "Conversation";
   return (
     <Frame
       title={title}

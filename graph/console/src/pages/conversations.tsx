@@ -21,6 +21,7 @@ import {
 import { useLiveQuery } from "../live";
 import { Link } from "../router";
 import { authorOf } from "./conversation-message";
+import { withEllipsis } from "./conversation-parts";
 
 const SIZE = 25;
 
@@ -95,14 +96,15 @@ function List({ query }: { query: URLSearchParams }) {
 }
 
 function Row({ conversation }: { conversation: ConversationRowFragment }) {
-  const { id, title, summary, status, agent, user, project, counted: messages, updatedAt } = conversation;
+  const { id, title, status, agent, user, project, counted: messages, updatedAt } = conversation;
+  const summary = withEllipsis(conversation.summary);
   return (
     <tr>
       <th scope="row">
         <Link to="/conversations/:id" params={{ id }}>
           {title || summary || "Without a title"}
         </Link>
-        {title && summary && summary !== title && <span class="detail">{summary}</span>}
+        {title && summary && conversation.summary !== title && <span class="detail">{summary}</span>}
         {status === "ARCHIVED" && <span class="detail">Archived</span>}
       </th>
       <td data-head="With">{[agent?.name, user && nameOf(user)].filter(Boolean).join(", ")}</td>
@@ -165,7 +167,7 @@ function Hit({ message }: { message: FoundMessagesQuery["searchMessages"]["nodes
   return (
     <li>
       <Link to="/conversations/:id" params={{ id: conversation.id }} query={{ message: String(sequence) }}>
-        {conversation.title || conversation.summary || "Without a title"}
+        {conversation.title || withEllipsis(conversation.summary) || "Without a title"}
       </Link>
       <p class="text">
         {highlights.map(({ text, isMatch }, index) => (isMatch ? <mark key={index}>{text}</mark> : text))}

@@ -1,6 +1,6 @@
 import { Json } from "../components/json";
 import { nameOf } from "../components/person";
-import { type Look, Shape, inWords } from "../components/status";
+import { type Look, Shape, choiceInWords, inWords } from "../components/status";
 import { exactText, markedNumber, visible } from "../exact";
 import type { EventEntryFragment } from "../generated/operations";
 import type { EventAction } from "../generated/schema";
@@ -126,7 +126,12 @@ function idsOf(event: EventEntryFragment, column: string): string[] {
 function Changes({ event, names }: { event: EventEntryFragment; names: Names }) {
   const { before, after } = valuesOf(event);
   const shown = shownColumns(event).map((column) => {
-    const value = (of: Values) => <Value value={of[column]} named={names.get(idInColumn(column, of[column]) ?? "")} />;
+    const value = (of: Values) => (
+      <Value
+        value={choiceInWords(column, of[column]) ?? of[column]}
+        named={names.get(idInColumn(column, of[column]) ?? "")}
+      />
+    );
     return (
       <li key={column}>
         <span class="note">{inWords(column.replace(/_id$/, ""))}:</span>{" "}

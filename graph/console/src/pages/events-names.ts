@@ -6,6 +6,7 @@ import { useEffect, useState } from "preact/hooks";
 import { nameOf as nameOfUser } from "../components/person";
 import { EventNamesDocument, type EventNamesQuery } from "../generated/operations";
 import type { LinkTo } from "../router";
+import { withEllipsis } from "./conversation-parts";
 
 /** The name of an object, empty if it has none or is gone; and its page, if there is one. */
 export type Named = { name: string; place: LinkTo | null };
@@ -68,7 +69,7 @@ function named(node: EventNamesQuery["nodes"][number] | undefined): Named {
     case "TaskAttempt":
       return { name: `${node.number} at ${node.task.title}`, place: placeOf("Task", node.task.id) };
     case "Conversation":
-      return { name: node.heading ?? node.summary, place: placeOf("Conversation", node.id) };
+      return { name: node.heading ?? withEllipsis(node.summary), place: placeOf("Conversation", node.id) };
     case "User":
       return { name: nameOfUser(node), place: null };
     default:

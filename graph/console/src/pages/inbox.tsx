@@ -125,10 +125,10 @@ function Requests(props: {
   const keys = [
     { key: "j", does: "Next request", run: () => move(1) },
     { key: "k", does: "Previous request", run: () => move(-1) },
-    { key: "a", does: "Approve, answer or acknowledge; then Enter sends it", run: choose(true) },
-    { key: "r", does: "Reject; then Enter sends it", run: choose(false) },
-    { key: "Enter", does: "Go to the answer", run: choose(true) },
-    { key: "Ctrl-Enter", does: "Send an answer that is a text", run: () => {} },
+    { key: "a", does: "Go to Approve or Acknowledge, which Enter then presses, or to the text of the answer", run: choose(true) },
+    { key: "r", does: "Go to Reject, which Enter then presses", run: choose(false) },
+    { key: "Enter", does: "The same as a", run: choose(true) },
+    { key: "Ctrl-Enter", does: "Send the text of the answer", run: () => {} },
   ];
   return (
     <Frame title={totalCount > 0 ? `Inbox (${totalCount})` : "Inbox"} actions={<Shortcuts keys={keys} />}>

@@ -8,6 +8,7 @@ import { Loaded, isBadAddress } from "../components/loaded";
 import { Progress, counted, formatCost, formatCount } from "../components/numbers";
 import { Shape, StatusBadge, lookOf } from "../components/status";
 import { StatusMoves } from "../components/status-moves";
+import { Stuck } from "../components/stuck";
 import {
   ProjectChangesDocument,
   ProjectDocument,
@@ -20,10 +21,23 @@ import { useEditable } from "../rights";
 import { Link } from "../router";
 import type { Change } from "../task-graph";
 import { Missing } from "./missing";
-import { Asked, Stuck } from "./projects";
+import { Asked } from "./projects";
 
 /** What changes the head or the board. */
-const CHANGES = ["Project", "Task", "TaskAttempt", "TaskDependency", "HumanInteraction", "UsageRecord", "Budget"];
+const CHANGES = [
+  "Project",
+  "Agent",
+  "Task",
+  "TaskAttempt",
+  "TaskDependency",
+  "HumanInteraction",
+  "UsageRecord",
+  "Budget",
+];
+
+/** How many reasons why it is stuck are shown, and if one wants all. */
+const MOST_STUCK = 3;
+const ALL_STUCK = 99;
 
 type Props = { params: Record<string, string>; query: URLSearchParams };
 
@@ -31,6 +45,7 @@ type Props = { params: Record<string, string>; query: URLSearchParams };
 export function Project(props: Props) {
   const isBoard = props.query.get("view") === "board";
   const id = props.params.id ?? "";
+  const mostStuck = props.query.get("stuck") === "all" ? ALL_STUCK : MOST_STUCK;
   const listeners = useRef(new Set<(change: Change) => void>()).current;
   const subscribe = useCallback(
     (listener: (change: Change) => void) => {
@@ -41,7 +56,7 @@ export function Project(props: Props) {
   );
   const result = useLiveQuery({
     query: ProjectDocument,
-    variables: { id, isBoard, first: boardSize(props.query) },
+    variables: { id, isBoard, first: boardSize(props.query), stuck: mostStuck + 1 },
     changes: ProjectChangesDocument,
     changesOf: { id },
     interval: 2_000,
@@ -74,7 +89,7 @@ export function Project(props: Props) {
         {({ project }) =>
           project && (
             <>
-              <Head project={project} />
+              <Head project={project} mostStuck={mostStuck} />
               {isBoard ? (
                 "readyTasks" in project && <Board board={project as never} size={boardSize(props.query)} />
               ) : (
@@ -91,52 +106,60 @@ export function Project(props: Props) {
   );
 }
 
-function Head({ project }: { project: ProjectHeadFragment }) {
+function Head({ project, mostStuck }: { project: ProjectHeadFragment; mostStuck: number }) {
   const outOf = project.all.totalCount - project.ended.totalCount;
   return (
-    <dl class="facts panel">
-      <div>
-        <dt>State</dt>
-        <dd>
-          <StatusBadge status={project.status} />
-        </dd>
-      </div>
-      <div>
-        <dt>Done</dt>
-        <dd>
-          <Progress value={project.completed.totalCount} of={outOf} label="Done" />
-        </dd>
-      </div>
-      <div>
-        <dt>Now</dt>
-        <dd>
-          <span class="line">
-            {project.working.totalCount > 0 && <Shape look={lookOf("IN_PROGRESS")} />}
-            {formatCount(project.working.totalCount)} in progress
-          </span>
-          <span class="note">
-            {formatCount(project.ready.totalCount)} ready, {counted(project.waiting.totalCount, "waits", "wait")} for
-            tasks
-          </span>
-        </dd>
-      </div>
-      <div>
-        <dt>Cost</dt>
-        <dd>
-          {formatCost(project.cost)} <Link to="/usage" query={{ project: project.id }}>Usage</Link>
-        </dd>
-      </div>
-      <div>
-        <dt>Waits for people</dt>
-        <dd>{project.asked.totalCount > 0 ? <Asked project={project} /> : <span class="note">Nothing</span>}</dd>
-      </div>
-      <div>
-        <dt>Stuck</dt>
-        <dd>
-          <Stuck project={project} nothing={<span class="note">Nothing</span>} />
-        </dd>
-      </div>
-    </dl>
+    <div class="facts panel">
+      <dl>
+        <div>
+          <dt>State</dt>
+          <dd>
+            <StatusBadge status={project.status} />
+          </dd>
+        </div>
+        <div>
+          <dt>Done</dt>
+          <dd>
+            <Progress value={project.completed.totalCount} of={outOf} label="Done" />
+          </dd>
+        </div>
+        <div>
+          <dt>Now</dt>
+          <dd>
+            <span class="line">
+              {project.working.totalCount > 0 && <Shape look={lookOf("IN_PROGRESS")} />}
+              {formatCount(project.working.totalCount)} in progress
+            </span>
+            <span class="note">
+              {formatCount(project.ready.totalCount)} ready, {counted(project.waiting.totalCount, "waits", "wait")} for
+              tasks
+            </span>
+          </dd>
+        </div>
+        <div>
+          <dt>Cost</dt>
+          <dd>
+            {formatCost(project.cost)} <Link to="/usage" query={{ project: project.id }}>Usage</Link>
+          </dd>
+        </div>
+      </dl>
+      <dl>
+        <div>
+          <dt>Waits for people</dt>
+          <dd>{project.asked.totalCount > 0 ? <Asked project={project} /> : <span class="note">Nothing</span>}</dd>
+        </div>
+        <div>
+          <dt>Stuck</dt>
+          <dd>
+            {project.whyStuck.length > 0 ? (
+              <Stuck project={project} most={mostStuck} />
+            ) : (
+              <span class="note">Nothing</span>
+            )}
+          </dd>
+        </div>
+      </dl>
+    </div>
   );
 }
 

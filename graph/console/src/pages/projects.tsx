@@ -1,5 +1,3 @@
-import type { ComponentChildren } from "preact";
-
 import { Empty } from "../components/empty";
 import { Frame } from "../components/frame";
 import { GraphiQL, hasGraphiQL } from "../components/graphiql";
@@ -7,6 +5,7 @@ import { Loaded } from "../components/loaded";
 import { Progress, formatCost, formatCount } from "../components/numbers";
 import { Pager, pageOf } from "../components/pager";
 import { Shape, StatusBadge, lookOf } from "../components/status";
+import { Stuck } from "../components/stuck";
 import { Table } from "../components/table";
 import { AllChangesDocument, type ProjectRowFragment, ProjectsDocument } from "../generated/operations";
 import { useLiveQuery } from "../live";
@@ -14,14 +13,17 @@ import { Link } from "../router";
 
 const SIZE = 20;
 
+/** How many reasons why it is stuck are shown of each. */
+const MOST_STUCK = 3;
+
 /** What changes a row of the list: not each heartbeat, nor messages. */
-const CHANGES = ["Project", "Task", "HumanInteraction", "UsageRecord", "Budget"];
+const CHANGES = ["Project", "Agent", "Task", "TaskDependency", "HumanInteraction", "UsageRecord", "Budget"];
 
 /** All projects: how far each is, what it cost, who waits for people, and what is stuck. */
 export function Projects(props: { query: URLSearchParams }) {
   const projects = useLiveQuery({
     query: ProjectsDocument,
-    variables: pageOf(props.query, SIZE),
+    variables: { ...pageOf(props.query, SIZE), stuck: MOST_STUCK + 1 },
     changes: AllChangesDocument,
     changesOf: { where: { entityType: { in: CHANGES } } },
     interval: 2_000,
@@ -90,7 +92,7 @@ function Row({ project }: { project: ProjectRowFragment }) {
         <Asked project={project} />
       </td>
       <td data-head="Stuck">
-        <Stuck project={project} />
+        <Stuck project={project} most={MOST_STUCK} />
       </td>
     </tr>
   );
@@ -110,35 +112,6 @@ export function Asked({ project }: { project: ProjectRowFragment }) {
           <More shown={project.asked.nodes.length} of={project.asked.totalCount} />
         </Link>
       )}
-    </>
-  );
-}
-
-/** What of a project does not go on without somebody, and why. */
-export function Stuck({ project, nothing }: { project: ProjectRowFragment; nothing?: ComponentChildren }) {
-  const spent = project.budgets.nodes.filter(({ percentUsed, isHard }) => isHard && percentUsed >= 100);
-  const tasks = [
-    ...project.failed.nodes.map((task) => ({ ...task, look: lookOf("FAILED"), why: "failed" })),
-    ...project.held.nodes.map((task) => ({
-      ...task,
-      look: lookOf("BLOCKED"),
-      why: task.blockedReason === "MANUAL" ? "held" : "blocked from outside",
-    })),
-  ];
-  if (spent.length + tasks.length === 0) return <>{nothing}</>;
-  return (
-    <>
-      {spent.length > 0 && (
-        <Link class="line" to="/usage" query={{ project: project.id }}>
-          <Shape look={lookOf("ERROR")} /> A budget is used up
-        </Link>
-      )}
-      {tasks.map(({ id, title, look, why }) => (
-        <Link key={id} class="line" to="/tasks/:id" params={{ id }}>
-          <Shape look={look} /> {title}: {why}
-        </Link>
-      ))}
-      <More shown={tasks.length} of={project.failed.totalCount + project.held.totalCount} />
     </>
   );
 }

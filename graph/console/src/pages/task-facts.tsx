@@ -6,6 +6,7 @@ import { StatusBadge } from "../components/status";
 import { Table } from "../components/table";
 import { Time } from "../components/time";
 import { Link } from "../router";
+import { RemoveDependency } from "./task-dependency";
 import { type Found, Part, Rest, TaskLine } from "./task-parts";
 
 /** What is known of a task, one line each. */
@@ -51,7 +52,8 @@ function Fact(props: { name: string; children: ComponentChildren }) {
 const FAILURES = { SKIP: "", HOLD: "held if that fails", IGNORE: "goes on if that fails" };
 
 /** What a task waits for, what waits for it, and its subtasks. */
-export function Dependencies({ task }: { task: Found }) {
+export function Dependencies(props: { task: Found; mayEdit: boolean; onConflict: () => void }) {
+  const { task } = props;
   const waits = task.waitsFor.filter(({ why }) => why !== "SUBTASK");
   const { dependents, subtasks } = task;
   return (
@@ -59,13 +61,17 @@ export function Dependencies({ task }: { task: Found }) {
       <Part title="Waits for" count={waits.length}>
         {waits.length === 0 && <p class="note">No other task.</p>}
         {waits.map(
-          ({ task: other, why, onFailure }) =>
+          ({ task: other, why, onFailure, isMet }) =>
             other && (
-              <TaskLine
-                key={other.id}
-                task={other}
-                note={[why === "INHERITED" && "as its parent does", FAILURES[onFailure ?? "SKIP"]]}
-              />
+              <div key={other.id} class="wait">
+                <TaskLine
+                  task={other}
+                  note={[why === "INHERITED" && "as its parent does", FAILURES[onFailure ?? "SKIP"]]}
+                />
+                {props.mayEdit && why === "DEPENDENCY" && !isMet && (
+                  <RemoveDependency task={task} dependency={other} onRefused={props.onConflict} />
+                )}
+              </div>
             ),
         )}
       </Part>

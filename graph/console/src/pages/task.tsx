@@ -11,6 +11,7 @@ import { Time } from "../components/time";
 import { TaskChangesDocument, TaskDocument } from "../generated/operations";
 import { bareId } from "../ids";
 import { useLiveQuery } from "../live";
+import { whyNotReady } from "../reasons";
 import { useEditable } from "../rights";
 import { Link } from "../router";
 import { Missing } from "./missing";
@@ -96,7 +97,7 @@ function Shown(props: { task: Found; mayEdit: boolean; read: () => void }) {
         </div>
         <aside aria-label="Facts">
           <Facts task={task} />
-          <Dependencies task={task} />
+          <Dependencies task={task} mayEdit={props.mayEdit} onConflict={props.read} />
           <Asked task={task} />
           <Costs task={task} />
         </aside>
@@ -117,14 +118,15 @@ function Waiting({ task }: { task: Found }) {
   }
   const reasons = new Map<string, Found["whyNotReady"]>();
   for (const reason of task.whyNotReady) {
-    reasons.set(reason.message, [...(reasons.get(reason.message) ?? []), reason]);
+    const words = whyNotReady(reason);
+    reasons.set(words, [...(reasons.get(words) ?? []), reason]);
   }
   return (
     <Part title="Why nobody works on it">
       <ul class="reasons">
-        {[...reasons].map(([message, all]) => (
-          <li key={message}>
-            {message}
+        {[...reasons].map(([words, all]) => (
+          <li key={words}>
+            {words}
             {all.map(({ until, task: other, interaction }) => (
               <>
                 {until && (
