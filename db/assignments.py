@@ -29,18 +29,17 @@ async def check(session: AsyncSession, values: Mapping[str, Any]) -> None:
     """
     user_id, path = values["assignee_id"], ("assignee_id",)
     is_answered = values.get("requires_acknowledgement", True)
-    member = select(ProjectMember.role).where(
-        ProjectMember.project_id == values["project_id"], ProjectMember.user_id == user_id
-    )
-    locked = member.with_for_update(read=True).cte("member")
-    role = select(locked.c.role).scalar_subquery()
-    user = select(User.role, User.is_active, role).where(User.id == user_id)
-    found = await session.execute(user.with_for_update(read=True, of=User))
-    user_role, is_active, member_role = found.one()
+    # The user first, as whoever deletes the user, and then the memberships.
+    user = select(User.role, User.is_active).where(User.id == user_id)
+    user_role, is_active = (await session.execute(user.with_for_update(read=True))).one()
     if not is_active:
         raise Invalid("This user is not active.", path)
     if user_role is UserRole.ADMIN:
         return
+    member = select(ProjectMember.role).where(
+        ProjectMember.project_id == values["project_id"], ProjectMember.user_id == user_id
+    )
+    member_role = await session.scalar(member.with_for_update(read=True))
     if member_role is None:
         raise Invalid("This user is not a member of the project, and would not see it.", path)
     if is_answered and member_role not in ANSWERING:

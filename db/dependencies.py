@@ -385,7 +385,7 @@ def _locked(viewer: Viewer, model: Any, right: Right) -> Executable:
 
 
 async def lock(session: WriteSession, id: UUID, of: type[Base] = Task) -> None:
-    """Lock the row of the project of a task, or of an attempt, so that its graph changes in turns.
+    """Lock the project of a row, so that those who change its graph, or delete, do so in turns.
 
     Only if the viewer has the right of the transaction on it: otherwise the wait would reveal that
     it exists. It is called before tasks are locked, so that there are no deadlocks.

@@ -46,12 +46,12 @@ class PreparedPool:
         """How many callers wait for a free connection."""
         self._free = asyncio.Semaphore(size)
         self._wait = wait
-        # PostgreSQL keeps some 40 bytes for each character of a prepared statement: at most 32 MB
+        # PostgreSQL keeps some 40 bytes for each character of a prepared statement: at most 36 MB
         # for a connection. A claim that returns its payload has some 9,000 characters, and takes
         # longer to plan than to run.
         caches = {
             "statement_cache_size": 64,
-            "max_cacheable_statement_size": 12_500,
+            "max_cacheable_statement_size": 14_000,
             "max_cached_statement_lifetime": 0,
         }
         self._connect = partial(connect, **caches)

@@ -33,7 +33,7 @@ async def transition_agent(
 
 
 async def delete_agent(session: WriteSession, id: UUID, *, version: int | None = None) -> None:
-    """Delete an agent. What is assigned to it is PENDING then.
+    """Delete an agent, with the messages to and from it. What is assigned to it is PENDING then.
 
     Raises NotFound, Denied and Conflict.
     """

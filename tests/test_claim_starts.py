@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -16,6 +19,7 @@ from db.claims import claiming, starts
 from db.claims.starts import FRONT, Start, Starts
 from db.statements import Values
 from tests.conftest import People
+from tests.patience import becomes
 from tests.test_claims import (
     ADMIN,
     change,
@@ -43,7 +47,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few claims are many, and the process knows no queue of another test."""
     monkeypatch.setattr(starts, "starts", Starts())
     monkeypatch.setattr(starts, "CLAIMS", 50)
-    monkeypatch.setattr(starts, "SECONDS", 0)
+    monkeypatch.setattr(starts, "FEW", 5)
     monkeypatch.setattr(starts, "MANY", 20)
 
 
@@ -94,15 +98,14 @@ async def claimed_many(world: World, *more: dict[str, Any]) -> AsyncIterator[lis
         yield agents
 
 
-async def test_a_claim_does_not_pass_over_what_was_claimed_before(world: World) -> None:
+async def test_a_claim_skips_what_was_claimed_before(world: World) -> None:
     async with claimed_many(world, {"title": "next"}, {"title": "last"}) as (ada, eve):
         assert await entries_read(world, ada, FRONT) > CLAIMED
         start = await found_start(world, ada)
-        assert await entries_read(world, ada, start) < CLAIMED - starts.CLAIMS + 5
-        # The process knows it for all agents of the queue, once it has looked for each of them.
-        found = [await found_start(world, eve) for _ in range(starts.CLAIMS)]
-        assert found[0] == FRONT
-        assert found[-1].project_id == start.project_id
+        assert await entries_read(world, ada, start) < CLAIMED - starts.CLAIMS + starts.FEW + 5
+        # The process knows it for all agents of the queue, once it knows the agent's.
+        found = [await found_start(world, eve) for _ in range(starts.FEW)]
+        assert found == [FRONT] * (starts.FEW - 1) + [start]
         assert await titles(world, await claim(world, ada)) == ["next"]
         assert await titles(world, await claim(world, eve)) == ["last"]
         assert await titles(world, await claim(world, eve)) == ["Free"]
@@ -139,26 +142,70 @@ async def test_a_task_that_came_back_is_claimed_when_the_start_is_no_longer_vali
         await change(world, back, available_at=back.available_at - timedelta(days=1))
 
         assert await titles(world, await claim(world, agent)) == ["next"]
-        monkeypatch.setattr(starts, "VALID_SECONDS", 0)
+        now = time.monotonic()
+        monkeypatch.setattr(starts, "monotonic", lambda: now + 2 * starts.SECONDS)
         assert await titles(world, await claim(world, agent)) == ["back"]
         assert await titles(world, await claim(world, agent)) == ["last"]
 
 
-async def test_a_start_ends_if_it_cannot_be_looked_for_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
+async def test_a_claim_of_many_begins_at_the_front(world: World) -> None:
+    async with claimed_many(world, {"title": "next"}) as (agent, _):
+        (back,) = await make_tasks(world, {"title": "back"})
+        await change(world, back, available_at=back.available_at - timedelta(days=1))
+        assert await found_start(world, agent) != FRONT
+        assert await titles(world, await claim(world, agent, limit=2)) == ["back", "next"]
+
+
+async def test_a_start_that_cannot_be_looked_up_is_none_and_the_claim_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with claimed_many(world, {"title": "next"}) as (agent, _):
         assert await found_start(world, agent) != FRONT
+        run = starts._run
 
-        async def fail(*_: object) -> None:
-            raise TimeoutError
+        async def fail(session: Any, statement: Any, *options: Any, **values: Any) -> Any:
+            if statement is starts._start:
+                raise asyncpg.QueryCanceledError("too slow")
+            return await run(session, statement, *options, **values)
 
-        monkeypatch.setattr(Starts, "_look", fail)
+        monkeypatch.setattr(starts, "_run", fail)
         monkeypatch.setattr(starts, "CLAIMS", 1)
-        with pytest.raises(TimeoutError):
-            await found_start(world, agent)
+        now = time.monotonic()
+        monkeypatch.setattr(starts, "monotonic", lambda: now + starts.SECONDS)
+        assert await titles(world, await claim(world, agent)) == ["next"]
         monkeypatch.setattr(starts, "CLAIMS", 50)
         assert await found_start(world, agent) == FRONT
+        assert "it is not known where the ready tasks begin: too slow" in caplog.text
+
+
+async def test_a_start_is_looked_up_once_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with claimed_many(world, {"title": "next"}) as (agent, _):
+        start = await found_start(world, agent)
+        looked_up, go_on = 0, asyncio.Event()
+
+        async def look_up(*_: Any, **values: Any) -> Any:
+            nonlocal looked_up
+            looked_up += 1
+            await go_on.wait()
+            return [(0, *start)]
+
+        monkeypatch.setattr(starts, "CLAIMS", 1)
+        monkeypatch.setattr(starts, "_run", look_up)
+        # So that the agent itself is not looked up.
+        starts.starts._agents[agent.id, ()].claims = -100
+        now = time.monotonic()
+        monkeypatch.setattr(starts, "monotonic", lambda: now + starts.SECONDS)
+        first = asyncio.create_task(found_start(world, agent))
+        await becomes(lambda: looked_up)
+        # Until it is no longer valid.
+        assert await found_start(world, agent) == start
+        monkeypatch.setattr(starts, "monotonic", lambda: now + 2 * starts.SECONDS)
+        assert await found_start(world, agent) == FRONT
+        go_on.set()
+        assert await first == FRONT
+        assert looked_up == 1
 
 
 async def test_a_task_that_came_back_is_claimed_if_there_is_no_other(world: World) -> None:
@@ -180,10 +227,22 @@ async def test_the_start_is_that_of_the_agents_type(world: World) -> None:
         assert await titles(world, await claim(world, agent)) == ["old"]
 
 
+async def test_an_agent_of_another_type_has_another_queue(world: World) -> None:
+    async with claimed_many(world, {"title": "next"}) as (ada, eve):
+        developers = await found_start(world, ada)
+        await change(world, ada, type="TESTER")
+        for _ in range(2 * starts.CLAIMS):
+            await found_start(world, ada)
+        assert (await found_start(world, ada)).type == "TESTER"
+        for _ in range(starts.FEW):
+            start = await found_start(world, eve)
+        assert start == developers
+
+
 async def test_a_claim_that_names_types_has_a_start_of_its_own(world: World) -> None:
     async with claimed_many(world, {"title": "next"}) as (agent, _):
         assert await found_start(world, agent, "TESTER") == FRONT
-        for _ in range(starts.CLAIMS):
+        for _ in range(starts.CLAIMS + starts.FEW):
             start = await found_start(world, agent, "TESTER")
         assert start.project_id == world.project.id
         assert start.type is None

@@ -143,8 +143,8 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
 
     # Candidates, which are found one by one as they are taken, by the indexes of their own.
     level = conditions.levels()
-    begun = starts.levels(room.c.project_id, null() if named_types else room.c.type)
-    begun = begun.correlate(room).lateral("begun")
+    place = starts.levels(room.c.project_id, null() if named_types else room.c.type)
+    place = place.correlate(room).lateral("place")
 
     def in_order(level: Any, *met: Any) -> Any:
         task = aliased(Task)
@@ -169,11 +169,11 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
     of_types = union_all(
         *(
             in_order(
-                begun,
+                place,
                 lambda task: task.project_id == room.c.project_id,
                 conditions.is_ready,
                 lambda task: (
-                    tuple_(task.available_at, task.id) >= tuple_(begun.c.available_at, begun.c.id)
+                    tuple_(task.available_at, task.id) >= tuple_(place.c.available_at, place.c.id)
                 ),
                 lambda task, type=type: conditions.kind(task) == type,
                 lambda _, type=type: conditions.has_room_for(room.c.left, type),
@@ -182,7 +182,7 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
         )
     ).subquery("of_types")
     queues = []
-    for levels, source in ((level, own), (begun, of_types)):
+    for levels, source in ((level, own), (place, of_types)):
         # A limit that PostgreSQL does not know makes it read the index in order, and not sort.
         found = select(source.c.id).order_by(source.c.available_at, source.c.id)
         each = found.limit(room.c.number + MOST_LOCKED).correlate(room, levels).lateral("queue")
@@ -329,7 +329,8 @@ async def claim(
     values |= {f"type_{number}": type for number, type in enumerate(kinds)}
     options = session.right, len(kinds), limit == 1
     start = starts.FRONT
-    if not session.has_begun:
+    # One that takes many at once reads dead entries once for all of them.
+    if limit == 1 and not session.has_begun:
         start = await starts.starts.find(session, agent_id, tuple(kinds))
     rows = await session.alone(
         _claimed,

@@ -1,20 +1,23 @@
-"""Where claims begin to look for a task, while an old transaction keeps what they have left behind.
+"""Where claims begin to look for a task, while an old transaction keeps dead index entries.
 
 The entry of a claimed task stays in the index of the ready tasks until no transaction can see the
-task as ready. Claims pass over such entries, 0.4 us for each, so they get slower as long as a
-transaction with an old snapshot is open. So each process looks now and then where the ready tasks
-begin. If there are many entries before, its claims begin there for a short time.
+task as ready. Claims read such entries and skip them, 0.4 us for each, so they get slower as long
+as a transaction with an old snapshot is open. So each process looks up now and then where the ready
+tasks of a queue begin. If there are many dead entries before, its claims begin there for a while.
 
-A task that becomes ready further ahead meanwhile is passed over until that time ends, unless there
-is no other. Nothing else is lost: a claim that finds nothing looks again from the front.
+A task that becomes ready before that place meanwhile may have to wait until then, behind less
+urgent ones. If there is no other, it is claimed at once: a claim that finds nothing looks again
+from the front.
 """
 
 from __future__ import annotations
 
-import time
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -42,22 +45,31 @@ from db.agents import Agent
 from db.base import Timestamp
 from db.claims import conditions
 from db.claims.conditions import ANY_TYPE, is_available, is_ready, kind
+from db.connections import DRIVER_ERRORS, reason
 from db.scopes import Viewer
 from db.sessions import WriteSession
 from db.statements import Statement, Values, value
 from db.tasks import Task
 
-CLAIMS, SECONDS = 100, 1.0
-"""It is looked where a queue begins after so many claims, but not more often than so."""
+log = logging.getLogger("troupe")
 
-VALID_SECONDS = 2.0
-"""How long claims begin there."""
+CLAIMS = 100
+"""A start is looked up again after so many claims of its queue."""
 
-MANY = 500
-"""So many entries are passed over before claims begin after them."""
+SECONDS = 1.0
+"""And at most once in so many seconds."""
+
+LOOKUPS = 10
+"""And after so many times as long as it took the last time."""
+
+MANY = 2_000
+"""With fewer dead entries before the start, claims begin at the front."""
+
+FEW = 10
+"""The queue of an agent is looked up after so many claims of the agent."""
 
 MOST_KNOWN = 10_000
-"""Of how many agents and queues a process knows where they begin."""
+"""The largest number of agents, and of queues, that are remembered."""
 
 INDEX: ColumnElement[Any] = literal_column("'ix_tasks_claimable'::regclass")
 FIRST_TIME = literal_column("'-infinity'::timestamptz", DateTime(timezone=True))
@@ -86,12 +98,20 @@ class _Queue:
     """The tasks of a project that are of certain types."""
 
     start: Start = FRONT
+    valid_until: float = 0.0
     claims: int = 0
-    """How many there were since it was looked at."""
-    looked_at: float = -VALID_SECONDS
+    """How many there were since the start was looked up."""
+    next_lookup: float = 0.0
 
-    def is_due(self, now: float) -> bool:
-        return self.claims >= CLAIMS and now - self.looked_at >= SECONDS
+
+@dataclass(slots=True)
+class _Agent:
+    """An agent that claims tasks of certain types."""
+
+    queue: _Queue | None = None
+    """Once it is known. The statement of a claim checks whether it is still the agent's."""
+    claims: int = 0
+    """How many there were since it was looked up."""
 
 
 Types = tuple[str, ...]
@@ -99,45 +119,61 @@ Types = tuple[str, ...]
 
 
 class Starts:
-    """Where the queues begin from which this process has claimed many tasks."""
+    """Where the queues begin from which this process claims many tasks."""
 
     def __init__(self) -> None:
-        self._queues: dict[tuple[Any, ...], _Queue] = {}
-        # An agent may get another type or project, so the statement of a claim checks them.
-        self._of_agents: dict[tuple[UUID, Types], _Queue] = {}
+        self._agents: dict[tuple[UUID, Types], _Agent] = {}
+        self._queues: dict[Any, _Queue] = {}
 
     async def find(self, session: WriteSession, agent_id: UUID, types: Types) -> Start:
         """Where a claim of an agent begins to look."""
-        if len(self._of_agents) > MOST_KNOWN:
-            self._queues.clear()
-            self._of_agents.clear()
-        queue = self._of_agents.setdefault((agent_id, types), _Queue())
+        agent = self._agents.setdefault((agent_id, types), _Agent())
+        agent.claims += 1
+        if agent.claims == FEW or agent.claims > CLAIMS:
+            agent.claims = FEW
+            agent.queue = await self._queue(session, agent_id, types)
+        queue = agent.queue
+        if queue is None:
+            return FRONT
         queue.claims += 1
-        now = time.monotonic()
-        if queue.is_due(now):
-            # Before the statement ends, so that other claims do not look too.
-            queue.claims, queue.looked_at = 0, now
-            try:
-                queue = await self._look(session, agent_id, types, queue, now)
-            except BaseException:
-                queue.start = FRONT  # not for longer than it is valid
-                raise
-        return queue.start if now - queue.looked_at < VALID_SECONDS else FRONT
+        if queue.claims >= CLAIMS and monotonic() >= queue.next_lookup:
+            await self._look_up(session, agent_id, types, queue)
+        return queue.start if monotonic() < queue.valid_until else FRONT
 
-    async def _look(
-        self, session: WriteSession, agent_id: UUID, types: Types, queue: _Queue, now: float
-    ) -> _Queue:
-        values: dict[str, Any] = {"agent_id": agent_id}
-        values |= {f"type_{number}": type for number, type in enumerate(types)}
-        viewer = Viewer()
-        statement = _start.compiled(viewer, len(types))
-        for passed, *found in await session.run_alone(statement, Values(viewer, values), None):
-            start = Start(*found)
-            queue = self._queues.setdefault((start.project_id, start.type, types), queue)
-            queue.start = start if passed > MANY else FRONT
-            queue.looked_at = now
-            self._of_agents[agent_id, types] = queue
-        return queue
+    async def _queue(self, session: WriteSession, agent_id: UUID, types: Types) -> _Queue | None:
+        if max(len(self._agents), len(self._queues)) > MOST_KNOWN:
+            self._agents.clear()
+            self._queues.clear()
+        for row in await _run(session, _queue_of, len(types), agent_id=agent_id):
+            return self._queues.setdefault((*row, types), _Queue())
+        return None
+
+    async def _look_up(
+        self, session: WriteSession, agent_id: UUID, types: Types, queue: _Queue
+    ) -> None:
+        """Look up the start. Other claims do not look it up meanwhile."""
+        queue.claims, queue.next_lookup = 0, math.inf
+        named = {f"type_{number}": type for number, type in enumerate(types)}
+        began, took = monotonic(), 0.0
+        try:
+            rows = await _run(session, _start, len(types), agent_id=agent_id, **named)
+            took = monotonic() - began
+            for dead, *found in rows:
+                queue.start = Start(*found) if dead > MANY else FRONT
+        except DRIVER_ERRORS as error:
+            # The claim does not need it.
+            log.warning("it is not known where the ready tasks begin: %s", reason(error))
+            queue.start = FRONT
+        finally:
+            pause = max(SECONDS, LOOKUPS * took)
+            queue.next_lookup = monotonic() + pause
+            queue.valid_until = queue.next_lookup + pause if took else 0.0
+
+
+async def _run(session: WriteSession, statement: Statement, *options: Any, **values: Any) -> Any:
+    viewer = Viewer()
+    found = statement.compiled(viewer, *options)
+    return await session.run_alone(found, Values(viewer, values), None)
 
 
 starts = Starts()
@@ -179,8 +215,15 @@ def _read() -> ColumnElement[int]:
 
 
 @Statement
+def _queue_of(viewer: Viewer, named_types: int) -> Executable:
+    """What tells the queue of an agent from others, besides the types that a claim names."""
+    type = null() if named_types else Agent.type
+    return select(Agent.project_id, type).where(Agent.id == value("agent_id", Uuid))
+
+
+@Statement
 def _start(viewer: Viewer, named_types: int) -> Executable:
-    """How many entries are before the start of the queue of an agent, and the start."""
+    """How many dead entries are before the start of the queue of an agent, and the start."""
     agent = (
         select(Agent.project_id, Agent.type, _read().label("before"))
         .where(Agent.id == value("agent_id", Uuid))
