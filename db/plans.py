@@ -121,9 +121,6 @@ async def add_tasks(
     Raises Rejected with all errors, including those that the caller has `found`, or CycleDetected.
     """
     faults: list[DomainError] = list(found)
-    ended = project.ended_error()
-    if ended is not None:
-        faults.append(ended)
     ids = [task.values.get("id") or new_id() for task in planned]
     places = _number([task.reference for task in planned], "task", at, faults)
     named = _named(ids, places)
@@ -327,7 +324,7 @@ async def add_task(session: WriteSession, project_id: UUID, task: PlannedTask) -
         values = task.values | {"project_id": project_id}
         if task.agent is not None:
             values |= {"agent_id": UUID(task.agent), "status": TaskStatus.ASSIGNED}
-        return await session.insert(Task, values, known=_creator(session), unless_ended=True)
+        return await session.insert(Task, values, known=_creator(session))
     project = await session.fetch(Project, project_id, at=("project_id",))
     keys = {"parent_task_id": task.parent, "agent_id": task.agent}
     others = [id for id, _ in task.depends_on]

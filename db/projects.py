@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 from db.base import CRUD, ComposedName, Metadata, Version, check, children, defaulted, to_one
-from db.errors import Invalid
 from db.members import MemberRole, ProjectMember
 from db.transitions import Transitions
 from db.usage_totals import cost_of
@@ -48,10 +47,6 @@ class ProjectStatus(StrEnum):
     """It was ended before that."""
     ARCHIVED = "ARCHIVED"
     """It is only kept for reference."""
-
-
-ENDED = (ProjectStatus.COMPLETED, ProjectStatus.CANCELLED, ProjectStatus.ARCHIVED)
-"""The statuses of projects that are never in progress again."""
 
 
 class Project(CRUD):
@@ -157,16 +152,6 @@ class Project(CRUD):
             ProjectStatus.ARCHIVED: set(),
         },
     )
-
-    def ended_error(self) -> Invalid | None:
-        """The error for a new task of a project that has ended; None if it has not."""
-        if self.status not in ENDED:
-            return None
-        return Invalid(
-            f"This project is {self.status}, and cannot be in progress again: a new task would"
-            " never be handed out. Create it in another project.",
-            ("project_id",),
-        )
 
     def transition(self, to: ProjectStatus) -> None:
         """Change its status. Raises IllegalTransition."""

@@ -218,13 +218,11 @@ class WriteSession(AsyncSession):
         *,
         below: str = "project",
         known: Mapping[str, Any] = {},
-        unless_ended: bool = False,
     ) -> UUID:
         """Insert a row below the row of a relationship, on which the viewer needs the right.
 
-        `values` are from the input, `known` need no check of what they refer to. With
-        `unless_ended`, the row above is a project that must not have ended. Returns the id of the
-        row. Raises NotFound, Denied, and Rejected with all errors.
+        `values` are from the input, `known` need no check of what they refer to. Returns the id of
+        the row. Raises NotFound, Denied, and Rejected with all errors.
         """
         row = with_defaults(model, {**values, **known})
         checked = tuple(
@@ -233,11 +231,11 @@ class WriteSession(AsyncSession):
             if relation.key != below and values.get(name) is not None
         )
         names = tuple(sorted(row))
-        options = model, below, names, checked, self.right, unless_ended
+        options = model, below, names, checked, self.right
         outcome = {model.__tablename__: [row["id"]]}
         found = await self.alone(inserted, *options, model=model, outcome=outcome, **row)
         if not found:
-            await self.check_new(model, values, below, unless_ended)
+            await self.check_new(model, values, below)
             # A value that the database itself refuses, which is reported now; or a change of
             # another transaction since.
             found = await self.run(inserted, *options, **row)
@@ -246,11 +244,7 @@ class WriteSession(AsyncSession):
         return found[0][0]  # type: ignore[no-any-return]
 
     async def check_new(
-        self,
-        model: type[Base],
-        values: Mapping[str, Any],
-        below: str = "project",
-        unless_ended: bool = False,
+        self, model: type[Base], values: Mapping[str, Any], below: str = "project"
     ) -> None:
         """Raise what is wrong with a new row: NotFound, Denied, or Rejected with all errors."""
         relation = inspect(model).relationships[below]
@@ -260,8 +254,6 @@ class WriteSession(AsyncSession):
         )
         project_id = above.id if local.name == "project_id" else above.project_id
         errors = await self.taken(model, {(): values.get("id")})
-        if unless_ended and (ended := above.ended_error()) is not None:
-            errors.append(ended)
         try:
             await self.refer(model, values, project_id=project_id)
         except Rejected as rejected:

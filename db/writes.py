@@ -36,11 +36,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 from sqlalchemy.types import TypeEngine
 
-from db.base import Composed, any_of, nulls, with_defaults
+from db.base import Composed, nulls, with_defaults
 from db.events import ACTOR
 from db.events.actors import actor_of
 from db.parameters import Deferred, bind
-from db.projects import ENDED
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.statements import Statement, value
@@ -131,12 +130,10 @@ def inserted(
     names: tuple[str, ...],
     checked: tuple[str, ...],
     right: Right,
-    unless_ended: bool,
 ) -> Executable:
     """Insert a row with these columns below the row of a relationship. Returns its id, or nothing.
 
     The viewer needs the right on the row above, and has to see what the `checked` columns refer to.
-    With `unless_ended`, the row above is a project that has not ended.
     """
     table = model.__table__
     relation: Any = inspect(model).relationships[below]
@@ -152,8 +149,6 @@ def inserted(
         scope(above, viewer, right),
         *refers(model, checked, viewer, project_id).values(),
     )
-    if unless_ended:
-        rows = rows.where(~any_of(above.status, ENDED))
     statement = insert(table).from_select(list(columns), rows, include_defaults=False)
     return statement.returning(table.c.id, set_actor())
 

@@ -434,8 +434,7 @@ class Mutation:
     ) -> Changed[db.Task]:
         """Create a task, with the status ASSIGNED if it has an agent, else PENDING.
 
-        An agent creates only subtasks of tasks that it is working on. A project that has ended
-        takes no new tasks.
+        An agent creates only subtasks of tasks that it is working on.
         """
         planned = plans.PlannedTask(
             new_values(input),

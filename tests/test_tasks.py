@@ -408,36 +408,3 @@ async def test_a_task_goes_with_its_subtasks_and_what_waited_for_them_waits_less
     query += " JOIN tasks e ON e.id = dependency_id"
     assert await stored(world.database, query) == [("Later", "Free")]
     assert await stored(world.database, "SELECT DISTINCT version FROM tasks") == [1]
-
-
-@pytest.mark.parametrize("status", list(db.ProjectStatus))
-async def test_a_project_that_has_ended_takes_no_new_tasks(
-    world: World, status: db.ProjectStatus
-) -> None:
-    async with world.database.write(db.Viewer(is_administrator=True)) as session:
-        project = await session.get_one(db.Project, world.project.id)
-        project.status = status
-    before = await snapshot(world.database)
-    below: dict[str, Any] = {"projectId": gid(world.project)}
-    task = {"title": "Late"}
-    cases = [
-        ("createTask", below | task),
-        ("createTask", below | task | {"dependsOn": [gid(world.free)]}),
-        ("createTasks", below | {"tasks": [task]}),
-    ]
-    for mutation, input in cases:
-        payload = await world.owner.change(
-            f"{mutation} {{ userErrors {{ code path message }} }}", **input
-        )
-        if status in ("COMPLETED", "CANCELLED", "ARCHIVED"):
-            assert payload["userErrors"] == [
-                {
-                    "code": "INVALID",
-                    "path": ["projectId"],
-                    "message": f"This project is {status}, and cannot be in progress again: a new"
-                    " task would never be handed out. Create it in another project.",
-                }
-            ]
-            assert await snapshot(world.database) == before
-        else:
-            assert payload["userErrors"] == []
