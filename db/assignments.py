@@ -31,7 +31,10 @@ async def check(session: AsyncSession, values: Mapping[str, Any]) -> None:
     is_answered = values.get("requires_acknowledgement", True)
     # The user first, as whoever deletes the user, and then the memberships.
     user = select(User.role, User.is_active).where(User.id == user_id)
-    user_role, is_active = (await session.execute(user.with_for_update(read=True))).one()
+    found = (await session.execute(user.with_for_update(read=True))).one_or_none()
+    if found is None:
+        raise Invalid("There is no such user.", path)  # any more
+    user_role, is_active = found
     if not is_active:
         raise Invalid("This user is not active.", path)
     if user_role is UserRole.ADMIN:

@@ -2,7 +2,7 @@
 
 A task that waits for others waits in the end for one that does not wait: one that is ready or in
 progress, that people are asked about, or that has ended without success. So it is enough to find
-those of these that nothing moves by itself, and to count what waits for each. They are found by
+the ones that do not move by themselves, and to count what waits for each. They are found by
 indexes, however many tasks wait.
 """
 
@@ -44,7 +44,7 @@ from db.interactions import HumanInteraction, InteractionStatus
 from db.projects import Project, ProjectStatus
 from db.readiness import correlated
 from db.scopes import Viewer, scope
-from db.tasks import ENDED, WAITING, BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
+from db.tasks import WAITING, BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
 
 MOST = 100
 """How many obstacles are found at most."""
@@ -54,6 +54,10 @@ MOST_COUNTED = 1_000
 
 MOST_READ = 10_000
 """How many tasks of a status are read at most to find those that others wait for."""
+
+
+OVER = (ProjectStatus.COMPLETED, ProjectStatus.CANCELLED, ProjectStatus.ARCHIVED)
+"""The statuses of projects in which nothing is to go on."""
 
 
 class StuckReason(StrEnum):
@@ -66,7 +70,8 @@ class StuckReason(StrEnum):
     NO_AGENT = "NO_AGENT"
     """Tasks are ready, but no agent of the project is READY or ACTIVE."""
     WRONG_TYPE = "WRONG_TYPE"
-    """Tasks are ready, but no agent that is READY or ACTIVE takes tasks of their type."""
+    """Tasks are ready, but no agent that is READY or ACTIVE is of their type. An agent may still
+    claim them if it names their type."""
     PROJECT_LIMIT = "PROJECT_LIMIT"
     """Tasks are ready, but the project allows none of their type (`maxTasksByType`)."""
     AGENT_NOT_ACTIVE = "AGENT_NOT_ACTIVE"
@@ -84,9 +89,6 @@ class StuckReason(StrEnum):
     APPROVAL = "APPROVAL"
     """A task waits for a person, but no request is open."""
 
-
-OVER = (ProjectStatus.COMPLETED, ProjectStatus.CANCELLED, ProjectStatus.ARCHIVED)
-"""The statuses of projects in which nothing is to go on."""
 
 NOTHING: dict[str, Any] = {
     "type": cast(null(), String),
@@ -138,20 +140,20 @@ def why_stuck(viewer: Viewer, project_id: Any) -> Select[Any]:
         ~hands_out(project),
         has_ready,
     )
-    of_agent = select(agent.id).where(agent.id == budget.agent_id, is_working(agent))
-    spent_task = aliased(Task)
-    of_task = select(spent_task.id).where(
-        spent_task.id == budget.task_id, ~any_of(spent_task.status, ENDED)
-    )
+    of_agents = select(agent.id).where(budget_room.is_for(budget, agent), is_working(agent))
+    of_task = select(ready.id).where(is_free, func.is_in_task_tree(ready.id, budget.task_id))
     because(
         StuckReason.BUDGET,
         budget_room.in_words(budget),
         budget,
         budget.project_id == project.id,
         budget_room.is_used_up(budget),
-        or_(budget.agent_id.is_(None), exists(of_agent.correlate(budget))),
-        or_(budget.task_id.is_(None), exists(of_task.correlate(budget))),
         has_ready,
+        or_(
+            budget_room.is_for(budget),
+            exists(of_agents.correlate(budget)),
+            and_(budget.task_id.is_not(None), exists(of_task.correlate(project, budget))),
+        ),
         agent_id=budget.agent_id,
         task_id=budget.task_id,
         budget_id=budget.id,

@@ -96,4 +96,4 @@ async def opened(
         await page.goto(link)
         yield page
     assert elsewhere == []
-    assert complaints == []
+    assert complaints == [], complaints

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 import db
-from db import MemberRole, UserRole, member_changes, user_changes
+from db import MemberRole, UserRole, assignments, member_changes, user_changes
+from db.errors import Invalid
 from tests import factories
 from tests.world import stored
 
@@ -95,3 +97,24 @@ async def test_an_administrator_without_rights_has_only_what_members_answer(
         assert (changed is user, changed.role) == (True, UserRole.USER)
 
     assert await stored(database, ASSIGNED) == ALL[:1]
+
+
+async def test_a_user_who_is_assigned_and_deleted_at_once(database: db.Database) -> None:
+    async with database.write(ADMIN) as session:
+        project = await factories.make_project(session, None)
+        user = await db.User.create(session, username="ann", email="ann@localhost")
+        await factories.make_member(session, project, user, MemberRole.APPROVER)
+    values = {"assignee_id": user.id, "project_id": project.id}
+
+    async def assign() -> None:
+        async with database.write(ADMIN) as session:
+            await assignments.check(session, values)
+
+    async with database.write(ADMIN) as session:
+        found = await session.fetch(db.User, user.id)
+        assigning = asyncio.create_task(assign())
+        await asyncio.sleep(0.3)  # until it waits
+        await user_changes.delete_user(session, found)
+    # It waits for the deletion, and does not hold what the deletion waits for.
+    with pytest.raises(Invalid, match="There is no such user"):
+        await assigning

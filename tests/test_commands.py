@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 
 import db
 from db import access
@@ -138,6 +138,13 @@ async def test_who_is_not_active_can_ask_nothing(commands: Commands) -> None:
     )
     said = await commands.refused("projects", "list", "--user", "observer")
     assert said == "The user 'observer' is not active."
+
+
+async def test_the_first_administrator_is_made_without_one(commands: Commands) -> None:
+    async with commands.database.write(db.Viewer(is_administrator=True)) as session:
+        await session.execute(text("UPDATE users SET is_active = false WHERE role = 'ADMIN'"))
+    await commands.run("users", "create", "boss", "--email", "b@example.org", "--administrator")
+    assert (await _administrator(commands)).is_administrator
 
 
 async def _administrator(commands: Commands) -> db.Viewer:

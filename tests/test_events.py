@@ -437,6 +437,7 @@ async def test_the_functions_of_the_database_are_those_of_the_models(
         "alert_budget",
         "log_truncate",
         "count_usage",
+        "fail_communication",
         "open_budgets",
         "raise_budget",
     }

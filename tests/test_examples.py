@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from graph.execution.tokens import INVALID
 from tests import processes
 from tests.patience import PATIENCE, until
 from tests.processes import CODE, Serving, troupe_here
@@ -314,7 +315,7 @@ def test_a_small_worker_says_why_it_cannot_work(
 ) -> None:
     with Program(stage.server, "troupe_wrong", tmp_path, *SMALL[language]) as worker:
         assert worker.wait(PATIENCE) == 1
-        assert worker.lines == ["This access token is unknown, has expired or was revoked."]
+        assert worker.lines == [INVALID]
 
 
 @pytest.mark.parametrize("language", SMALL)

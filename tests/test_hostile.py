@@ -246,7 +246,7 @@ DOCUMENTS: dict[str, tuple[str, dict[str, Any], tuple[int, str, str | None]]] = 
     "an integer of 4,000 digits": (
         f"{{ tasks(first: {'9' * 4000}) {{ totalCount }} }}",
         {},
-        BAD,
+        (400, "BAD_USER_INPUT", None),
     ),
     "60 unknown fields of 800 characters": (
         "{ me {" + "".join(f" {'x' * 800}{n}" for n in range(60)) + " } }",
@@ -535,7 +535,7 @@ PLACES: dict[str, tuple[str, dict[str, Any]]] = {
     "db.moments.MOMENT": (MOMENT, {}),
     "graph.core.invalid_values.require_storable": (CREATE, INPUT),
     "graph.core.scalars.parse_key": (UPDATE, {"i": {"id": "x"}}),
-    "graph.core.mutations.may": (CREATE, INPUT),
+    "graph.core.mutations.missing": (CREATE, INPUT),
     "graph.server.responses.orjson": (TASKS, {}),
     "db.projects.Project.create": (CREATE, INPUT),
 }

@@ -194,6 +194,11 @@ async def test_a_budget_that_is_used_up_is_why(world: World, resolvers: People) 
     assert await stuck(world, resolvers) == []
     await budget(task_id=world.free.id)
     assert await stuck(world, resolvers) == [("BUDGET", "Free", None)]
+    await do(world, f"UPDATE tasks SET status = 'COMPLETED' WHERE id = '{world.free.id}'")
+    assert await stuck(world, resolvers) == []
+    await do(world, f"UPDATE tasks SET status = 'PENDING' WHERE id = '{world.free.id}'")
+    await budget(model_name="unused")
+    assert await stuck(world, resolvers) == []
     await budget(agent_id=world.ada.id, period="HOUR")
     assert await stuck(world, resolvers) == [("BUDGET", "Ada", None)]
     (found,) = (await world.owner.ask(STUCK, id=gid(world.project))).data["project"]["whyStuck"]

@@ -449,6 +449,10 @@ async def test_every_field_of_every_type_shows_what_there_is(
         ("NotReady", "until"),
         ("NotReady", "interaction"),
         ("Idle", "until"),
+        # Only if no agent does its work, or a budget is used up: tests/test_obstacles.py has them.
+        ("Stuck", "agent"),
+        ("Stuck", "budget"),
+        ("Stuck", "until"),
         # Only of claims that are traced: tests/test_tracing.py has them.
         ("TaskAttempt", "traceparent"),
     }

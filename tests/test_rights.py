@@ -448,7 +448,7 @@ MISSING: list[tuple[list[str] | None, str, str]] = [
     (["WORK", "READ"], "updateTask", LIMITED.format("WRITE", "READ, WORK")),
     (["READ"], "createUser", ADMIN),
     ([], "createUser", ADMIN),
-    (None, "createUser", USER),
+    (None, "createUser", ADMIN),
     (None, "updateTask", USER),
     (None, "respondToApproval", USER),
 ]

@@ -7,6 +7,7 @@ from contextlib import suppress
 from copy import deepcopy
 from functools import cache
 from typing import Annotated, Any, TypeVar
+from uuid import uuid4
 
 import strawberry
 from graphql import GraphQLInputObjectType
@@ -27,9 +28,6 @@ Input = TypeVar("Input", bound=BaseModel)
 InputType = TypeVar("InputType", bound=type[BaseModel])
 
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-
-# What stands for a required text that is not valid.
-PLACEHOLDER = "?"
 
 MODELS: dict[type[BaseModel], type | None] = {}
 """The model of each input, if it has one."""
@@ -132,8 +130,11 @@ def _python_data(model: type[BaseModel], value: dict[str, Any] | None) -> dict[s
 def repaired(model: type[Input], value: dict[str, Any], faults: Sequence[Path]) -> Input | None:
     """An input without the values at these paths, to find what else is wrong with it.
 
-    A text that is required is replaced. None if that is not enough.
+    A text that is required is replaced. None if that is not enough, or if the name is not valid by
+    which others refer to something.
     """
+    if any(path and path[-1] == "reference" for path in faults):
+        return None
     copy = deepcopy(value)
     with suppress(LookupError, ValueError):
         for path in faults:
@@ -157,7 +158,7 @@ def _leave_out(model: type[BaseModel], value: Any, path: Path) -> None:
             del value[key]
             return
         elif isinstance(value[key], str):
-            value[key] = PLACEHOLDER
+            value[key] = uuid4().hex  # a text that nobody has given
             return
         else:
             raise LookupError(name)

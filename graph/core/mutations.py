@@ -9,6 +9,8 @@ from typing import Any, TypeVar, get_type_hints
 import orjson
 import strawberry
 from graphql import get_nullable_type
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from strawberry.types.field import StrawberryField
 from strawberry.utils.str_converters import to_camel_case
 
@@ -33,6 +35,9 @@ from graph.core.rights import missing
 from graph.core.user_errors import ErrorValue
 
 Result = TypeVar("Result")
+
+# What is only tried does not make others wait, nor wait for them.
+LOCK_SHORTLY = text("SET LOCAL lock_timeout = '100ms'")
 Before = Callable[[Context, Any], Awaitable[Any]]
 
 Most = Callable[[Mapping[str, Any]], int]
@@ -199,7 +204,7 @@ class DeclaredMutation:
 
         async def attempt(session: db.WriteSession) -> None:
             # In a transaction that has begun, no statement commits by itself.
-            await session.connection()
+            await session.execute(LOCK_SHORTLY)
             await self._function(None, session, input)
             raise errors.Rejected([])
 
@@ -210,6 +215,8 @@ class DeclaredMutation:
             found = rejected.errors
         except errors.DomainError as error:
             found = [error]
+        except DBAPIError:
+            return []  # what is known is said all the same
         paths = {_names(error.path) for error in known}
         return [
             error

@@ -38,10 +38,14 @@ def missing(viewer: Viewer, right: Right | None) -> str | None:
     """What a viewer needs to have a right on any row, in words; None if nothing is missing."""
     if right is None:
         return None
-    if viewer.user_id is None and (viewer.agent_id is None or right not in AGENTS):
+    if right is Right.ADMINISTER:
+        # Also if it is nobody: a command of the server's own machine, where there is none yet.
+        if not viewer.is_administrator:
+            return (
+                "It needs the token of an administrator, not limited or with the scope ADMINISTER."
+            )
+    elif viewer.user_id is None and (viewer.agent_id is None or right not in AGENTS):
         return "It needs the token of a user."
-    if right is Right.ADMINISTER and not viewer.is_administrator:
-        return "It needs the token of an administrator, not limited or with the scope ADMINISTER."
     if viewer.scopes and not SCOPES[right] & viewer.scopes:
         needed, own = (_in_order(scopes) for scopes in (SCOPES[right], viewer.scopes))
         return (

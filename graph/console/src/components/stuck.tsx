@@ -18,7 +18,7 @@ export function Stuck({ project, most }: { project: ProjectRowFragment; most: nu
       {shown.map((reason) => {
         const { look, words, place } = described(reason, project);
         return (
-          <div key={[reason.code, reason.type, reason.task?.id, reason.agent?.id].join()}>
+          <div key={[reason.code, reason.type, reason.task?.id, reason.agent?.id, reason.budget?.id].join()}>
             <Link class="line" {...place}>
               <Shape look={look} /> {words}
             </Link>
@@ -45,7 +45,7 @@ function notGoingOn(count: number): string {
 }
 
 function described(
-  { code, type, task, agent }: ObstacleFragment,
+  { code, type, task, agent, budget }: ObstacleFragment,
   project: ProjectRowFragment,
 ): { look: Look; words: string; place: LinkTo } {
   const query = { project: project.id };
@@ -65,7 +65,7 @@ function described(
     case "BUDGET":
       return {
         look: lookOf("ERROR"),
-        words: `A budget${of(agent?.name ?? task?.title)} is used up`,
+        words: `A budget${of(agent?.name ?? task?.title ?? budget?.modelName ?? undefined)} is used up`,
         place: { to: "/usage", query },
       };
     case "NO_AGENT":
