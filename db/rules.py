@@ -60,6 +60,7 @@ def denial(model: type, right: Right) -> str:
         names = f"{first} or {roles[-1]}" if first else roles[-1]
         who = f"members of the project with the role {names}"
         who += " (of a shared tool, administrators)" if noun == "Tool" else ""
+        who += ", and agents for their own work," if right in AGENTS else ""
         give = " Owners of the project give roles by addProjectMember and updateProjectMember."
     return (
         f"You may see this {noun}, but not do this to it: that needs the right {right.value}, which"

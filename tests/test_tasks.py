@@ -1,9 +1,11 @@
 """Tasks: made, changed, assigned, moved below each other and deleted, one at a time."""
 
+import time
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 import db
 from db import TaskStatus
@@ -165,6 +167,20 @@ async def test_a_task_that_would_close_a_circle_is_not_made(world: World) -> Non
     # Dig itself does not exist, so it cannot be shown.
     assert sorted(task["title"] for task in error["cycle"]) == ["Free", "Parent", "Subtask"]
     assert await snapshot(world.database) == before
+
+
+async def test_what_is_wrong_is_said_while_others_lock_the_project(world: World) -> None:
+    """And not that the server is busy, after a wait for the lock."""
+    plan = {"projectId": gid(world.project), "tasks": [{"title": ""}]}
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        await session.execute(
+            select(db.Project).where(db.Project.id == world.project.id).with_for_update()
+        )
+        began = time.monotonic()
+        found = await world.refused(world.owner, "createTasks", **plan)
+        took = time.monotonic() - began
+    assert found == [("INVALID", "tasks.0.title")]
+    assert took < 5
 
 
 async def test_all_that_is_wrong_is_said_at_once(world: World) -> None:

@@ -23,7 +23,7 @@ export function whyNotReady(reason: {
     case "PROJECT_NOT_IN_PROGRESS":
       return "Its project is not in progress.";
     case "WRONG_TYPE":
-      return "No agent of its project that is ready or active takes tasks of its type.";
+      return reason.message.replace("READY or ACTIVE", "ready or active");
     case "AGENT_NOT_ACTIVE":
       return "The agent that it is assigned to is neither ready nor active.";
     default:
@@ -55,7 +55,7 @@ export function whyIdle(
     case "PROJECT_NOT_IN_PROGRESS":
       return "Its project is not in progress.";
     case "PROJECT_LIMIT":
-      return "A limit of its project: as many tasks are in progress, or wait for people, as may.";
+      return "Its project allows no more tasks in progress, or waiting for people.";
     default:
       return reason.message;
   }
