@@ -29,20 +29,22 @@ async def check(session: AsyncSession, values: Mapping[str, Any]) -> None:
     """
     user_id, path = values["assignee_id"], ("assignee_id",)
     is_answered = values.get("requires_acknowledgement", True)
-    # The user first, as whoever deletes the user, and then the memberships.
-    user = select(User.role, User.is_active).where(User.id == user_id)
-    found = (await session.execute(user.with_for_update(read=True))).one_or_none()
+    # The user first, as by whoever deletes the user, and then the memberships.
+    found_user = select(User.id, User.role, User.is_active).where(User.id == user_id)
+    user = found_user.with_for_update(read=True).cte("locked_user")
+    member = select(ProjectMember.role).where(
+        ProjectMember.project_id == values["project_id"],
+        ProjectMember.user_id == select(user.c.id).scalar_subquery(),
+    )
+    role = select(member.with_for_update(read=True).cte("member").c.role).scalar_subquery()
+    found = (await session.execute(select(user.c.role, user.c.is_active, role))).one_or_none()
     if found is None:
         raise Invalid("There is no such user.", path)  # any more
-    user_role, is_active = found
+    user_role, is_active, member_role = found
     if not is_active:
         raise Invalid("This user is not active.", path)
     if user_role is UserRole.ADMIN:
         return
-    member = select(ProjectMember.role).where(
-        ProjectMember.project_id == values["project_id"], ProjectMember.user_id == user_id
-    )
-    member_role = await session.scalar(member.with_for_update(read=True))
     if member_role is None:
         raise Invalid("This user is not a member of the project, and would not see it.", path)
     if is_answered and member_role not in ANSWERING:
