@@ -247,3 +247,13 @@ async def test_a_claim_that_names_types_has_a_start_of_its_own(world: World) -> 
         assert start.project_id == world.project.id
         assert start.type is None
         assert await titles(world, await claim(world, agent, types=["TESTER"])) == ["next"]
+
+
+async def test_agents_that_claim_once_are_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starts, "MOST_KNOWN", 3)
+    async with world.database.write(ADMIN, Right.WORK) as session:
+        for _ in range(10):
+            await starts.starts.find(session, db.new_id(), ())
+    assert len(starts.starts._agents) <= 4

@@ -54,19 +54,19 @@ from db.tasks import Task
 log = logging.getLogger("troupe")
 
 CLAIMS = 100
-"""A start is looked up again after so many claims of its queue."""
+"""The number of claims of a queue after which its start is looked up again."""
 
 SECONDS = 1.0
-"""And at most once in so many seconds."""
+"""The shortest time between two lookups of a start, in seconds."""
 
 LOOKUPS = 10
-"""And after so many times as long as it took the last time."""
+"""The shortest time between them, as a multiple of the time that the last one took."""
 
 MANY = 2_000
 """With fewer dead entries before the start, claims begin at the front."""
 
 FEW = 10
-"""The queue of an agent is looked up after so many claims of the agent."""
+"""The number of claims of an agent after which its queue is looked up."""
 
 MOST_KNOWN = 10_000
 """The largest number of agents, and of queues, that are remembered."""
@@ -127,6 +127,10 @@ class Starts:
 
     async def find(self, session: WriteSession, agent_id: UUID, types: Types) -> Start:
         """Where a claim of an agent begins to look."""
+        # Here, because those that claim once are remembered too.
+        if max(len(self._agents), len(self._queues)) > MOST_KNOWN:
+            self._agents.clear()
+            self._queues.clear()
         agent = self._agents.setdefault((agent_id, types), _Agent())
         agent.claims += 1
         if agent.claims == FEW or agent.claims > CLAIMS:
@@ -141,9 +145,6 @@ class Starts:
         return queue.start if monotonic() < queue.valid_until else FRONT
 
     async def _queue(self, session: WriteSession, agent_id: UUID, types: Types) -> _Queue | None:
-        if max(len(self._agents), len(self._queues)) > MOST_KNOWN:
-            self._agents.clear()
-            self._queues.clear()
         for row in await _run(session, _queue_of, len(types), agent_id=agent_id):
             return self._queues.setdefault((*row, types), _Queue())
         return None
