@@ -478,7 +478,12 @@ GIVE = " Owners of the project give roles by addProjectMember and updateProjectM
 # A member, a mutation, the right that it needs, and who has it.
 DENIED = [
     ("viewer", "respondToApproval", "ANSWER", MEMBERS.format("OWNER, EDITOR or APPROVER") + GIVE),
-    ("viewer", "createTask", "WORK", MEMBERS.format("OWNER or EDITOR") + GIVE),
+    (
+        "viewer",
+        "createTask",
+        "WORK",
+        MEMBERS.format("OWNER or EDITOR, and agents for their own work,") + GIVE,
+    ),
     ("approver", "updateTask", "EDIT", MEMBERS.format("OWNER or EDITOR") + GIVE),
     ("editor", "deleteProject", "OWN", MEMBERS.format("OWNER") + GIVE),
 ]
