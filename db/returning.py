@@ -6,12 +6,20 @@ A mutation that is one statement needs no second one for its payload then.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import CTE, Column, ColumnClause, Select, Table, literal_column, select, table
+from sqlalchemy import (
+    CTE,
+    Column,
+    ColumnClause,
+    FromClause,
+    Select,
+    Table,
+    literal_column,
+    select,
+)
 from sqlalchemy.orm import aliased
-from sqlalchemy.sql.visitors import iterate
 
 from db.idempotency import storing
 from db.parameters import Deferred
@@ -37,6 +45,14 @@ def keyed(statement: Any) -> Compiled:
     return compiled(select(written).add_cte(storing(written)))
 
 
+def _parts(element: Any, written: FromClause) -> Iterator[Any]:
+    """An expression and all its parts, without those of the rows that are written."""
+    yield element
+    for part in element.get_children():
+        if part not in {written}:  # it may be an annotated copy, which is equal
+            yield from _parts(part, written)
+
+
 class Returning:
     """Values of each row that a statement writes, which the same statement returns.
 
@@ -46,25 +62,26 @@ class Returning:
     def __init__(self, model: Any, values: Values) -> None:
         """The values are returned with the id of the row; NULL if its statement selects nothing."""
         self.model = model
-        every = model.__table__.columns
-        written = table(WRITTEN, *(ColumnClause(each.name, each.type) for each in every))
-        selects = values(aliased(model, written, adapt_on_names=True))
-        parts = [part for each in selects.values() for part in iterate(each)]
+        # An alias, so that the columns of other tables are not taken for those of the same name.
+        written = model.__table__.alias(WRITTEN)
+        selects = values(aliased(model, written))
+        parts = [part for each in selects.values() for part in _parts(each, written)]
         columns = [each for each in parts if isinstance(each, ColumnClause)]
         bases = {base for each in columns for base in each.base_columns}
         self._tables = {each.name for each in parts if isinstance(each, Table)}
         self._columns = {str(each) for each in bases if isinstance(each, Column)}
-        # Other bases are expressions of subqueries.
-        own = [each for each in bases if isinstance(each, ColumnClause)]
-        self._written = sorted({each.name for each in own if each.table is written})
+        self._written = sorted({each.name for each in columns if each.table in {written}})
         # Without OFFSET, PostgreSQL would make this the row itself, and conditions such as `IN`
         # would search all that they can find instead of looking up what is searched.
         found = select(*(written.c[name] for name in self._written or ["id"]))
         found = found.correlate(written).offset(literal_column("0"))
-        row = aliased(model, found.subquery("row"), adapt_on_names=True)
+        row = aliased(model, found.subquery("row"))
         self.names = tuple(selects)
         results = [each.scalar_subquery() for each in values(row).values()]
-        self.reading = compiled(select(written.c.id, *results))
+        reading = compiled(select(written.c.id, *results))
+        # What is written is no table, but a part of the statement that writes.
+        sql = reading.sql.replace(f"FROM {model.__table__.name} AS {WRITTEN}", f"FROM {WRITTEN}")
+        self.reading = Compiled(sql, reading.parameters)
 
     def fits(self, model: Any, changed: Collection[Any] = ()) -> bool:
         """Whether a statement can return it that writes a model, and changes columns of others.
@@ -95,7 +112,8 @@ class Returning:
     def _cte(self, statement: Any) -> CTE:
         columns = self.model.__table__.c
         names = [name for name in self._written if name != "id"]
-        written: CTE = statement.returning(*(columns[name] for name in names)).cte(WRITTEN)
+        add = statement.add_columns if isinstance(statement, Select) else statement.returning
+        written: CTE = add(*(columns[name] for name in names)).cte(WRITTEN)
         return written
 
     def _extended(self, *ctes: CTE) -> Compiled:
