@@ -401,7 +401,7 @@ class Database:
             raise
 
     async def _run_alone(
-        self, statement: Compiled, values: Values, seconds: float | None = None
+        self, statement: Compiled, values: Values, seconds: float | None = None, *, is_logged: bool
     ) -> Sequence[Any]:
         """The rows of a statement that is a transaction of its own, cancelled after `seconds`."""
         began, arguments = time.perf_counter(), statement.arguments(values)
@@ -419,12 +419,14 @@ class Database:
                 raise ConnectionReplaced(ConnectionReplaced.__doc__) from error
             raise
         statistics.add(statement.sql, len(rows), began)
-        self.committed.set()
+        if is_logged:
+            self.committed.set()
         return rows
 
     async def run(self, statement: Statement, **values: Any) -> Sequence[Any]:
         """The rows of a statement that is a transaction of its own, of nobody."""
-        return await self._run_alone(statement.compiled(Viewer()), Values(Viewer(), values))
+        found, request = statement.compiled(Viewer()), Values(Viewer(), values)
+        return await self._run_alone(found, request, is_logged=statement.is_logged)
 
     async def outcome(self, key: Key) -> Outcome | None:
         """What was done with an idempotency key; None if nothing was, or if it has expired.

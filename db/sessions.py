@@ -62,7 +62,13 @@ class ReadSession(Protocol):
     def scalar(self) -> Callable[..., Awaitable[Any]]: ...
 
 
-Run = Callable[[Compiled, Values, float | None], Awaitable[Sequence[Any]]]
+class Run(Protocol):
+    """Runs a statement that is a transaction of its own, and returns its rows."""
+
+    def __call__(
+        self, statement: Compiled, values: Values, seconds: float | None = None, *, is_logged: bool
+    ) -> Awaitable[Sequence[Any]]:
+        """It is cancelled after so many seconds. Only if it is logged, there may be new events."""
 
 
 class TimeLimit(Protocol):
@@ -166,7 +172,7 @@ class WriteSession(AsyncSession):
             seconds = limit.left()
             limit.pause()
         try:
-            rows = await self.run_alone(found, request, seconds)
+            rows = await self.run_alone(found, request, seconds, is_logged=statement.is_logged)
         except QueryCanceledError:
             if limit is not None:
                 limit.resume()

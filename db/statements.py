@@ -109,9 +109,14 @@ Extend = Callable[[Any], Compiled]
 class Statement:
     """A statement that is made once for each kind of viewer and each set of options."""
 
-    def __init__(self, build: Callable[..., Executable]) -> None:
-        """`build` takes a viewer with deferred ids, and the options, which are hashable."""
+    def __init__(self, build: Callable[..., Executable], *, is_logged: bool = True) -> None:
+        """`build` takes a viewer with deferred ids, and the options, which are hashable.
+
+        One that writes nothing that the event log shows is not logged: no event waits for its
+        position then.
+        """
         self.build = build
+        self.is_logged = is_logged
         self._built = lru_cache(MOST_BUILT)(build)
         self._compiled = lru_cache(MOST_COMPILED)(self._compile)
 

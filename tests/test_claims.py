@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -788,7 +788,7 @@ async def test_a_heartbeat_reports_and_prolongs(world: World) -> None:
 
     answer = await world.agent.ask(query, input={"attempts": beats, "leaseSeconds": 600})
 
-    assert len(answer.statements) == 2
+    assert len(answer.statements) == 3  # the second one finds the attempts that are lost
     found = answer.data["heartbeat"]["attempts"]
     expires = [each.pop("leaseExpiresAt") for each in found]
     beat = [each.pop("heartbeatAt") for each in found]
@@ -811,6 +811,73 @@ async def test_a_heartbeat_reports_and_prolongs(world: World) -> None:
     found = later.data["heartbeat"]["attempts"]
     assert [each["leaseExpiresAt"] for each in found] == expires[:1] * 2
     assert {name: found[1][name] for name in report} == report
+
+
+SIGNALS = "leaseLost cancelRequested pauseRequested"
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+@pytest.mark.parametrize("reports", [False, True])
+async def test_a_heartbeat_whose_attempts_are_all_held_is_one_statement(
+    world: World, is_paused: bool, reports: bool
+) -> None:
+    await make_tasks(world, {"title": "a"}, {"title": "b"}, {"title": "c"})
+    attempts = (await claim(world, limit=3)).attempts
+    async with world.database.write(ADMIN) as session:
+        await session.execute(text("UPDATE tasks SET cancel_requested = true WHERE title = 'b'"))
+    if is_paused:
+        await change(world, world.project, status=ProjectStatus.PAUSED)
+    beats = [{"attemptId": str(id)} for id in reversed(attempts)]
+    if reports:
+        beats[0]["statusMessage"] = "Digging."
+
+    def query(selection: str) -> str:
+        return (
+            "mutation($input: HeartbeatInput!) { heartbeat(input: $input) { attempts {"
+            f" {selection} }} userErrors {{ code }} }} }}"
+        )
+
+    answer = await world.agent.ask(query(f"task {{ title }} {SIGNALS}"), input={"attempts": beats})
+
+    assert len(answer.statements) == 1
+    assert answer.data["heartbeat"]["attempts"] == [
+        {
+            "task": {"title": title},
+            "leaseLost": False,
+            "cancelRequested": title == "b",
+            "pauseRequested": is_paused,
+        }
+        for title in "cba"
+    ]
+    # What it changes is read after it.
+    changed = "statusMessage" if reports else "heartbeatAt"
+    later = await world.agent.ask(query(changed), input={"attempts": beats})
+    assert len(later.statements) == 2
+    moment = (await stored(world.database, "SELECT DISTINCT heartbeat_at FROM task_leases"))[0]
+    values = [each[changed] for each in later.data["heartbeat"]["attempts"]]
+    if reports:
+        assert values == ["Digging.", None, None]
+    else:
+        assert [datetime.fromisoformat(each) for each in values] == [moment] * 3
+
+
+async def test_a_heartbeat_tells_what_is_lost_while_it_waits(world: World) -> None:
+    await make_tasks(world, {"title": "a"}, {"title": "b"})
+    first, second = (await claim(world, limit=2)).attempts
+    beats = [{"attemptId": str(id)} for id in (first, second)]
+    query = """mutation($input: HeartbeatInput!) { heartbeat(input: $input) {
+      attempts { task { title } leaseLost } userErrors { code } } }"""
+    async with world.database.write(ADMIN, Right.WORK) as session:
+        await session.begin()  # else the release is a transaction of its own
+        await claims.release(session, second, None)
+        beating = asyncio.create_task(world.agent.ask(query, input={"attempts": beats}))
+        await waiting(world)
+    found = (await beating).data["heartbeat"]["attempts"]
+
+    assert found == [
+        {"task": {"title": "a"}, "leaseLost": False},
+        {"task": {"title": "b"}, "leaseLost": True},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -853,11 +920,18 @@ async def test_a_heartbeat_without_a_report_writes_leases_alone(world: World) ->
     (attempt,) = (await claim(world)).attempts
     events = await count(world, "events")
     before = await task_of(world, attempt, "a.xmin::text, t.xmin::text")
+    world.database.committed.clear()
 
     await beat(world, claims.Heartbeat(attempt))
 
     assert await task_of(world, attempt, "a.xmin::text, t.xmin::text") == before
     assert await count(world, "events") == events
+    assert not world.database.committed.is_set()  # no event needs a position
+
+    await beat(world, claims.Heartbeat(attempt, 50))
+
+    assert await count(world, "events") == events + 1
+    assert world.database.committed.is_set()
 
 
 async def test_a_lease_is_extended(world: World) -> None:
@@ -1374,7 +1448,8 @@ async def test_only_those_attempts_are_read_that_are_given(
         statement = completions._completed.compiled(viewer, Right.WORK)
         values: dict[str, Any] = ids | {"result": ["{}"] * 20}
     else:
-        statement = heartbeats._renewed.compiled(viewer, Right.WORK, way == "report")
+        keeps = heartbeats._renewed_and_noted if way == "report" else heartbeats._renewed
+        statement = keeps.compiled(viewer, Right.WORK)
         values = ids | {"lease_seconds": timedelta(seconds=60)}
     if way == "report":
         values |= {"checkpoint": ["{}"] * 20, "status_message": ["Digging."] * 20}

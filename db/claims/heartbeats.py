@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -30,7 +31,7 @@ from db.scopes import Viewer, scope
 from db.sessions import WriteSession
 from db.statements import Statement
 from db.tasks import Task
-from db.writes import NUMBER, arrays, set_actor, unnested
+from db.writes import arrays, set_actor, unnested
 
 
 def is_own(viewer: Viewer, attempt: Any = TaskAttempt) -> ColumnElement[bool]:
@@ -90,10 +91,30 @@ class Heartbeat(NamedTuple):
 
 REPORTED = ("checkpoint", "id", "progress_percent", "status_message")
 
+_attempt = TaskAttempt.__table__.c
+# The columns that a heartbeat changes, and those that it changes if something is reported.
+RENEWED = frozenset(map(str, (lease.expires_at, lease.heartbeat_at)))
+NOTED = RENEWED | {
+    str(each)
+    for each in (
+        _attempt.checkpoint,
+        _attempt.progress_percent,
+        _attempt.status_message,
+        _attempt.updated_at,
+    )
+}
+
 
 @Statement
-def _renewed(viewer: Viewer, right: Right, has_reports: bool) -> Executable:
-    """Prolong the leases of attempts. Returns the attempts of the viewer, with those that are lost.
+def _known(viewer: Viewer, right: Right) -> Executable:
+    """Those of the given attempts on which the viewer may work."""
+    given = unnested(TaskAttempt, ("id",)).cte("given")
+    known = known_attempts(viewer, right, given)
+    return select(known.c.id)
+
+
+def _renewing(viewer: Viewer, right: Right, *, has_reports: bool) -> Executable:
+    """Prolong the leases of attempts. Returns those of the viewer's attempts that are not lost.
 
     Attempts are only written if there is something to report of them.
     """
@@ -118,7 +139,7 @@ def _renewed(viewer: Viewer, right: Right, has_reports: bool) -> Executable:
                     for name, value in new.items()
                 }
             )
-            .returning(TaskAttempt.id)
+            .returning(TaskAttempt.id, set_actor())
             .cte("reported")
         )
         # Attempts are locked before leases, as everywhere: counting them comes first.
@@ -134,9 +155,12 @@ def _renewed(viewer: Viewer, right: Right, has_reports: bool) -> Executable:
         .returning(lease.attempt_id)
         .cte("renewed")
     )
-    # Not a join, which would compare each with each: statements by keys do not join by hashes.
-    is_held = known.c.id.in_(select(renewed.c.attempt_id)).label("is_held")
-    return select(known.c.id, is_held, set_actor()).order_by(known.c[NUMBER])
+    return select(TaskAttempt.id).where(TaskAttempt.id == func.any(keys(renewed.c.attempt_id)))
+
+
+# Leases are not in the event log, attempts are.
+_renewed = Statement(partial(_renewing, has_reports=False), is_logged=False)
+_renewed_and_noted = Statement(partial(_renewing, has_reports=True))
 
 
 async def heartbeat(
@@ -156,11 +180,14 @@ async def heartbeat(
     refuse_repeated(ids)
     values: dict[str, Any] = arrays(TaskAttempt, REPORTED if has_reports else ("id",), rows)
     values["lease_seconds"] = leases.duration(seconds)
-    options = session.right, has_reports
+    statement, changed = (_renewed_and_noted, NOTED) if has_reports else (_renewed, RENEWED)
     if session.key is None:
-        found = await session.alone(_renewed, *options, outcome={}, **values)
+        alone = partial(session.alone, model=TaskAttempt, changed=changed, outcome={})
+        found = await alone(statement, session.right, **values)
     else:  # its outcome are only those attempts that are found
-        found = await session.run(_renewed, *options, **values)
+        found = await session.run(statement, session.right, **values)
+    if len(found) < len(ids):  # others are lost, or not the viewer's
+        found = await session.run(_known, session.right, **arrays(TaskAttempt, ("id",), rows))
     if not found:
         errors: list[DomainError] = []
         for place, id in enumerate(ids):
@@ -169,7 +196,7 @@ async def heartbeat(
             except NotFound as error:
                 errors.append(error)
         raise Rejected(errors)
-    known = {id for id, *_ in found}
+    known = {row[0] for row in found}
     return [id for id in ids if id in known]
 
 
@@ -178,11 +205,10 @@ async def extend(session: WriteSession, attempt_id: UUID, seconds: int) -> None:
     found = await session.run(
         _renewed,
         session.right,
-        False,
         lease_seconds=leases.duration(seconds),
         **arrays(TaskAttempt, ("id",), [{"id": attempt_id}]),
     )
-    if not found or not found[0].is_held:
+    if not found:
         attempt = await own_attempt(session, attempt_id)
         task = await session.get_one(Task, attempt.task_id)
         raise LeaseLost(attempt_id, attempt.status, task.status)

@@ -174,7 +174,7 @@ class Starts:
 async def _run(session: WriteSession, statement: Statement, *options: Any, **values: Any) -> Any:
     viewer = Viewer()
     found = statement.compiled(viewer, *options)
-    return await session.run_alone(found, Values(viewer, values), None)
+    return await session.run_alone(found, Values(viewer, values), is_logged=False)
 
 
 starts = Starts()
