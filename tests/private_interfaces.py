@@ -494,19 +494,23 @@ def row_mapping() -> None:
 
 @private(
     "SQLAlchemy",
-    "`visitors.iterate`",
+    "`visitors.iterate` and `ClauseElement.get_children`",
     "sqlalchemy.sql.visitors.iterate",
-    why="which tables and columns a payload depends on is read from its expression",
+    "get_children",
+    why="which tables and columns a rule or a payload depends on is read from its expression",
 )
 def iterate() -> None:
     from sqlalchemy import Column, Integer, MetaData, Table, select
     from sqlalchemy.sql.visitors import iterate
 
     rows = Table("rows", MetaData(), Column("number", Integer))
-    found = list(iterate(select(rows.alias().c.number).exists()))
+    alias = rows.alias()
+    found = list(iterate(select(alias.c.number).exists()))
     assert any(each is rows for each in found)
     columns = [base for each in found for base in getattr(each, "base_columns", ())]
     assert any(base is rows.c.number for base in columns)
+    assert any(each is rows for each in alias.get_children())
+    assert alias._annotate({"noted": True}) in {alias}
 
 
 @private(
