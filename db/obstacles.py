@@ -41,8 +41,8 @@ from db.base import Timestamp, any_of, constant
 from db.budgets import Budget
 from db.claims.conditions import ANY_TYPE, ASSIGNED, PENDING, ZERO, hands_out, is_ready, kind
 from db.interactions import HumanInteraction, InteractionStatus
+from db.parameters import correlated
 from db.projects import Project, ProjectStatus
-from db.readiness import correlated
 from db.scopes import Viewer, scope
 from db.tasks import WAITING, BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, bindparam
+from sqlalchemy import BindParameter, ColumnElement, Select, bindparam
 from sqlalchemy.types import TypeEngine
 
 _request: ContextVar[Any] = ContextVar("request")
@@ -104,3 +104,12 @@ def bind(value: Any, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> ColumnEle
     if isinstance(value, Deferred):
         return DeferredParameter(None, type_=kind, unique=True, callable_=value)
     return bindparam(None, value, kind, unique=True)
+
+
+def correlated(statement: Select[Any], key: Any) -> Select[Any]:
+    """The statement, if a key that it compares with is a column of a row outside of it.
+
+    Without this, it would read all rows of that table.
+    """
+    table = getattr(getattr(key, "expression", key), "table", None)
+    return statement if table is None else statement.correlate(table)

@@ -58,6 +58,7 @@ from db.claims.conditions import (
 )
 from db.dependencies import holds_parent, is_met
 from db.interactions import HumanInteraction, InteractionStatus
+from db.parameters import correlated
 from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope
@@ -115,12 +116,6 @@ class NotReadyReason(StrEnum):
     """A hard budget that concerns it has no room for another attempt."""
     RESOURCE_RESERVED = "RESOURCE_RESERVED"
     """It names a resource that a task in progress uses."""
-
-
-def correlated(statement: Select[Any], key: Any) -> Select[Any]:
-    """The statement, whose condition refers to a key of a row outside of it."""
-    table = getattr(getattr(key, "expression", key), "table", None)
-    return statement if table is None else statement.correlate(table)
 
 
 def waits(viewer: Viewer, task_id: Any) -> Select[Any]:

@@ -64,6 +64,4 @@ def highlights(viewer: Viewer, message_id: Any, query: Any) -> Select[Any]:
         .lateral()
     )
     found = select(*part.c).select_from(row).join(part, true())
-    found = found.where(row.id == message_id, scope(row, viewer, by_key=True))
-    outer = getattr(getattr(message_id, "expression", message_id), "table", None)
-    return found if outer is None else found.correlate(outer)
+    return found.where(row.id == message_id, scope(row, viewer, by_key=True))

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Integer, Select, literal_column, select
 from strawberry.types.arguments import StrawberryArgument
 
 from db import Viewer
-from db.parameters import apply, bind
+from db.parameters import apply, bind, correlated
 from graph.core.context import Context
 from graph.core.declarations import Declared, StatementBuilder
 from graph.core.entities import clean, lazy
@@ -29,8 +29,9 @@ Type = TypeVar("Type", bound=type)
 Compute = Callable[..., Select[Any]]
 """Makes a statement from the viewer, the key of a row if there is one, and the arguments by name.
 
-Key and arguments may be columns or parameters. The columns of the result have the names of the
-fields; it is sorted by the columns that the field names.
+Key and arguments may be columns or parameters; subqueries that compare with the key are
+`correlated`. The columns of the result have the names of the fields; it is sorted by the columns
+that the field names.
 """
 
 
@@ -144,6 +145,7 @@ class Computed(EntityField):
         keys = () if self.by is None else (key,)
         own = {name: each for name, each in arguments.items() if name != "first"}
         statement = self.compute(viewer, *keys, **(own if self.key is None else {}))
+        statement = correlated(statement, key)
         if self.most is not None:
             first = apply(self._limit, arguments.get("first"))
             columns = [statement.selected_columns[name] for name in self.order]
