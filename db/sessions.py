@@ -336,7 +336,7 @@ class WriteSession(AsyncSession):
         """The same where there has to be an agent. Raises Invalid if none is named."""
         found = self.in_own_name(agent_id, at)
         if found is None:
-            raise Invalid("Name the agent: you are none yourself.", at)
+            raise Invalid("You are not an agent: name one, or use an access token of it.", at)
         return found
 
     async def refer(

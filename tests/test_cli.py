@@ -575,11 +575,11 @@ def test_a_shell_completes_what_is_typed(folder: Path) -> None:
         (("users", "create"), "Missing argument"),
         (
             ("tokens", "create", "laptop"),
-            "Invalid value for '--user' / '--agent': give exactly one",
+            "Invalid value for '--user' / '--agent': give one",
         ),
         (
             ("tokens", "create", "laptop", "--user", "admin", "--agent", "x"),
-            "Invalid value for '--user' / '--agent': give exactly one of them",
+            "Invalid value for '--user' / '--agent': give one of them",
         ),
         (("tokens", "create", "laptop", "--user", "admin", "--project", "x"), "'--project'"),
         (

@@ -285,7 +285,7 @@ async def test_a_task_is_shown(commands: Commands) -> None:
 
     other = HISTORY.replace("30", "31")
     assert await commands.refused("tasks", "show", other) == f"There is no task '{other}'."
-    said = "'nonsense' is no id of a Task: use its `id` or a bare UUID."
+    said = "'nonsense' is not the id of a Task: use its `id` or its UUID."
     assert await commands.refused("tasks", "show", "nonsense") == said
 
 
@@ -623,7 +623,7 @@ async def test_tokens_are_listed_without_secrets_and_revoked(commands: Commands)
         f"{made['prefix']}…",
     ]
     assert await commands.refused("tokens", "revoke", token) == (
-        f"There is no token {prefix}…; `troupe tokens list --json` has their ids."
+        f"There is no token {prefix}…; `troupe tokens list` shows those that can be revoked."
     )
     for short in ("troupe_", f"{made['prefix'][:-1]}…"):
         assert await commands.refused("tokens", "revoke", short) == (

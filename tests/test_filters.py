@@ -320,8 +320,14 @@ REFUSED: list[tuple[str, str]] = [
     ("{and: null}", "and: null is no filter. Leave it out."),
     ("{or: null}", "or: null is no filter. Leave it out."),
     ("{or: [{not: null}]}", "not: null is no filter. Leave it out."),
-    ('{id: {eq: "x"}}', "'x' is no id of a Task: use its `id` or a bare UUID."),
-    ('{agentId: {in: ["x"]}}', "'x' is no id of an Agent: use its `id` or a bare UUID."),
+    (
+        '{id: {eq: "x"}}',
+        "'x' is not the id of a Task: use its `id` or its UUID.",
+    ),
+    (
+        '{agentId: {in: ["x"]}}',
+        "'x' is not the id of an Agent: use its `id` or its UUID.",
+    ),
     (
         '{projectId: {not: "VGFzazp4"}}',
         "VGFzazp4 is the id of a Task, where one of a Project is needed.",

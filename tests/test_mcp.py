@@ -474,7 +474,7 @@ async def test_tasks_are_for_those_who_may_see_them_and_know_them(
         assert (await client.error(method, taskId="x")) == (
             400,
             -32602,
-            "taskId: 'x' is no id of a HumanInteraction: use its `id` or a bare UUID."
+            "taskId: 'x' is not the id of a HumanInteraction: use its `id` or its UUID."
             " [BAD_USER_INPUT]",
         )
         message = client.message(method, taskId=id)
@@ -599,7 +599,7 @@ TIME = (
     "DateTime cannot represent {!r}: write a date and a time with its time zone, such as"
     " 2026-11-22T01:06:34+00:00."
 )
-NO_ID = "{!r} is no id of {}: use its `id` or a bare UUID."
+NO_ID = "{!r} is not the id of {}: use its `id` or its UUID."
 NO_MONEY = 'Decimal cannot represent {!r}: write digits in a string, such as "2.50".'
 NUL = "A text contains a NUL character (\\u0000), which cannot be stored."
 KINDS = "kind: This must be one of: APPROVAL, CLARIFICATION, FEEDBACK. [BAD_USER_INPUT]"
@@ -793,8 +793,8 @@ async def test_who_is_no_agent_is_told_what_to_give(world: World, owner: Agent) 
         "find_ready_work": ({}, f"projectId: {told} Projects in progress: {moon}."),
         "record_usage": (USED, f"projectId: {told} Projects in progress: {moon}."),
         "send": (SENT, f"fromAgentId: {told}"),
-        "claim": ({}, "agentId: Name the agent: you are none yourself."),
-        "receive": ({}, "agentId: Name the agent: you are none yourself."),
+        "claim": ({}, "agentId: You are not an agent: name one, or use an access token of it."),
+        "receive": ({}, "agentId: You are not an agent: name one, or use an access token of it."),
         "ask_person": (ASKED, "projectId: Name the project, or your attempt at a task of it."),
     }
     for name, (arguments, words) in cases.items():

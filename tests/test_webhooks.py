@@ -1039,7 +1039,10 @@ def test_a_setting_allows_networks() -> None:
     assert [each for each in refused if network.allows(ip_address(each))] == []
 
 
-REFUSED = "The host name leads to no address that webhooks may reach."
+REFUSED = (
+    "The host leads to no public address; an operator of the server can allow others by"
+    " TROUPE_WEBHOOK_PRIVATE_NETWORKS."
+)
 
 
 SPELLINGS = (

@@ -94,11 +94,13 @@ async def _find(connection: AsyncConnection, project: str) -> UUID:
     )
     ids: list[UUID] = list(found.scalars())
     if not ids:
-        raise NotExportable(f"There is no project {quoted(project)}.")
+        raise NotExportable(
+            f"There is no project {quoted(project)}; `troupe projects list` shows them all."
+        )
     if len(ids) > 1:
         named = ", ".join(map(str, ids))
         raise NotExportable(
-            f"There are several projects {quoted(project)}; name one by id: {named}."
+            f"There are {len(ids)} projects {quoted(project)}; use one of the ids {named}."
         )
     return ids[0]
 

@@ -86,7 +86,7 @@ def recognise(path: Path) -> PlanFormat | str:
     if path.is_dir():
         return CHATS if backlog_tasks.find_folder(path) is None else backlog_tasks
     editor = EDITORS.get(path.absolute().parent.name)
-    if editor is not None and path.name == "tasks.json":
+    if editor is not None and path.name == "tasks.json" and path.is_file():
         raise NotImportable(f"{path} is a tasks.json of {editor}, {NOT_WORK}.")
     if _is_export(path):
         # Larger than files of other programs may be.

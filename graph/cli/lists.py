@@ -22,7 +22,9 @@ First = Annotated[
 ]
 OnBehalfOf = Annotated[
     str | None,
-    typer.Option(metavar="USERNAME", help="The user who asks; by default the first administrator."),
+    typer.Option(
+        metavar="USERNAME", help="The user who does this; by default the first administrator."
+    ),
 ]
 OfProject = Annotated[
     str | None, typer.Option(metavar="PROJECT", help="The project: its id or its name.")

@@ -74,7 +74,7 @@ def create_token(
 ) -> None:
     """Create an access token for a user or an agent, and print it. It is not shown again."""
     if (user is None) == (agent is None):
-        raise typer.BadParameter("give exactly one of them", param_hint="'--user' / '--agent'")
+        raise typer.BadParameter("give one of them", param_hint="'--user' / '--agent'")
     _refuse_project_alone(agent, project)
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
 
@@ -174,10 +174,12 @@ async def _id_of(api: Client, prefix: str) -> str:
     where = {"prefix": {"eq": prefix[:PREFIX_LENGTH]}, "revokedAt": {"isNull": True}}
     found = await nodes(api, TOKENS, 2, where=where)
     if len(found) != 1:
-        number = "is no token" if not found else "are several tokens"
-        raise CommandError(
-            f"There {number} {prefix[:PREFIX_LENGTH]}…; `troupe tokens list --json` has their ids"
+        number, more = (
+            ("are several tokens", " --json` has their ids")
+            if found
+            else ("is no token", "` shows those that can be revoked")
         )
+        raise CommandError(f"There {number} {prefix[:PREFIX_LENGTH]}…; `troupe tokens list{more}")
     return str(found[0]["id"])
 
 

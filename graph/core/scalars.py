@@ -177,7 +177,7 @@ def parse_key(model: type, value: Any) -> Any:
         return value
     if not isinstance(value, str) or not BARE_UUID.fullmatch(value):
         noun = with_article(name)
-        raise ValueError(f"{value!r} is no id of {noun}: use its `id` or a bare UUID")
+        raise ValueError(f"{value!r} is not the id of {noun}: use its `id` or its UUID")
     return UUID(value)
 
 

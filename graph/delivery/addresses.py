@@ -111,7 +111,10 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         allowed = [each for each in found if self.allows(ip_address(each))]
         if not allowed:
             # The same for a name that does not exist, so that nobody learns which private ones do.
-            raise Unreachable("The host name leads to no address that webhooks may reach.")
+            raise Unreachable(
+                "The host leads to no public address; an operator of the server can allow others by"
+                " TROUPE_WEBHOOK_PRIVATE_NETWORKS."
+            )
         share = None if timeout is None else timeout / len(allowed)
         options = (port, share, local_address, socket_options)
         for address in allowed[:-1]:
