@@ -1,7 +1,8 @@
 """An orchestrator: it makes a plan and its agents, and watches the plan to the end.
 
-It needs gql[httpx], and in TOKEN the token of a user. It leaves the questions of the agents to
-people. Its exit code is 0 if all tasks were completed, and otherwise 1.
+It needs gql[httpx], and in TOKEN the token of a user. It prints a token for each agent; start a
+worker with each. It leaves the questions of the agents to people. With the id of a project in
+PROJECT, it watches that one. Its exit code is 0 if all tasks were completed, and otherwise 1.
 """
 
 import os
@@ -10,6 +11,7 @@ import time
 from typing import Any
 
 from gql import Client, GraphQLRequest
+from gql.transport.exceptions import TransportConnectionFailed, TransportServerError
 from gql.transport.httpx import HTTPXTransport
 
 URL = os.environ.get("GRAPHQL_URL", "http://127.0.0.1:8000/graphql")
@@ -86,12 +88,13 @@ def plan(troupe: Troupe) -> str:
     """Make the project with its tasks and agents, start it, and return its id."""
     tasks = [task | {"input": task["input"] | {"secondsPerStep": SECONDS}} for task in TASKS]
     agents = [{"name": name, "type": "BUILDER"} for name in AGENTS]
-    made = troupe.change(PLAN, name="Moon base", tasks=tasks, agents=agents)
+    made = troupe.change(PLAN, name="Mars station", tasks=tasks, agents=agents)
     for agent in made["agents"]:
         troupe.change(MOVE_AGENT, id=agent["id"], to="READY")
         work = {"agentId": agent["id"], "name": "worker", "scopes": ["WORK"]}
         print(f"{agent['name']}: TOKEN={troupe.change(TOKEN, **work)['token']}", flush=True)
     project = str(made["project"]["id"])
+    print(f"Start a worker with each TOKEN. To watch again: PROJECT={project}", flush=True)
     troupe.change(MOVE_PROJECT, id=project, to="IN_PROGRESS")
     return project
 
@@ -100,7 +103,12 @@ def watch(troupe: Troupe, project: str) -> bool:
     """Print how the project goes on until nothing is left to do; whether all was completed."""
     shown = ""
     while True:
-        stats = troupe.ask(STATS, project=project)
+        time.sleep(1)
+        try:
+            stats = troupe.ask(STATS, project=project)
+        except (TransportConnectionFailed, TransportServerError) as error:
+            print(f"{URL} does not answer: {error}; again in 1 s", flush=True)
+            continue
         line = ", ".join(f"{name} {count}" for name, count in stats.items() if count)
         if line != shown:
             print(line, flush=True)
@@ -108,13 +116,14 @@ def watch(troupe: Troupe, project: str) -> bool:
         ended = sum(stats[name] for name in ("completed", "failed", "cancelled", "skipped"))
         if ended == stats["total"]:
             return bool(stats["completed"] == stats["total"])
-        time.sleep(1)
 
 
 def main() -> None:
     """Make the plan, watch it, and print what became of each task."""
+    if not os.environ.get("TOKEN"):
+        sys.exit("Set TOKEN to the access token of a user.")
     troupe = Troupe(os.environ["TOKEN"])
-    project = plan(troupe)
+    project = os.environ.get("PROJECT") or plan(troupe)
     is_completed = watch(troupe, project)
     for node in troupe.ask(OUTCOME, project=project)["nodes"]:
         task = node["task"]

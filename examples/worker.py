@@ -8,7 +8,6 @@ from typing import Any
 from uuid import uuid4
 
 from gql import Client, GraphQLRequest
-from gql.client import AsyncClientSession
 from gql.transport.exceptions import TransportError
 from gql.transport.httpx import HTTPXAsyncTransport
 
@@ -28,7 +27,7 @@ class ApprovalNeeded(Exception):
     """The work cannot go on until a person has approved something."""
 
 
-async def send(session: AsyncClientSession, name: str, shown: str = "", /, **input: Any) -> Any:
+async def send(session: Any, name: str, shown: str = "", /, **input: Any) -> Any:
     """Send a mutation, and again for a minute if the server cannot answer now."""
     document = f"""mutation($input: {name[0].upper()}{name[1:]}Input!) {{
       {name}(input: $input) {{ {shown} userErrors {{ message }} }} }}"""
@@ -41,7 +40,7 @@ async def send(session: AsyncClientSession, name: str, shown: str = "", /, **inp
             codes = {each["extensions"]["code"] for each in getattr(error, "errors", None) or ()}
             if seconds is None or codes & {"BAD_USER_INPUT", "FORBIDDEN", "UNAUTHENTICATED"}:
                 raise
-            print(f"{name}: {error!r}; again in {seconds} s", flush=True)
+            print(f"{name} at {URL}: {error}; again in {seconds} s", flush=True)
             await asyncio.sleep(seconds)
     if payload["userErrors"]:
         raise Refused(payload["userErrors"][0]["message"])
@@ -51,7 +50,7 @@ async def send(session: AsyncClientSession, name: str, shown: str = "", /, **inp
 class Attempt:
     """An attempt at a task, with what earlier attempts and people have left for it."""
 
-    def __init__(self, session: AsyncClientSession, id: str, task: Any) -> None:
+    def __init__(self, session: Any, id: str, task: Any) -> None:
         self.session, self.id, self.task = session, id, task
         self.end = partial(send, session, attemptId=id)
         self.checkpoint = task["checkpoint"] or {"done": 0}
@@ -105,6 +104,7 @@ async def main() -> None:
     """Claim tasks and work on them, one after another."""
     headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
     async with Client(transport=HTTPXAsyncTransport(URL, headers=headers)) as session:
+        print(f"Waiting for tasks of {URL}", flush=True)
         while True:
             claim = {"leaseSeconds": LEASE, "idempotencyKey": uuid4().hex}
             try:
@@ -114,7 +114,7 @@ async def main() -> None:
                 print(refusal, flush=True)
                 await asyncio.sleep(1)
             except TransportError as error:
-                raise SystemExit(f"The server cannot be used: {error}") from error
+                raise SystemExit(f"{URL} cannot be used: {error}") from error
 
 
 asyncio.run(main())

@@ -44,7 +44,7 @@ async function send(name: string, input: object, shown = ""): Promise<any> {
     }
     const codes = error?.graphQLErrors.map(({ extensions }) => extensions["code"] as string) ?? [];
     if (seconds > 32 || codes.some((code) => FINAL.includes(code))) throw error;
-    console.log(`${name}: ${error?.message}; again in ${seconds} s`);
+    console.log(`${name} at ${url}: ${error?.message}; again in ${seconds} s`);
     await sleep(seconds);
   }
 }

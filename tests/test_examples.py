@@ -323,7 +323,7 @@ def test_a_small_worker_shows_what_refuses_its_claims(
     compiled: None, stage: Stage, language: str, tmp_path: Path
 ) -> None:
     with Program(stage.server, stage.server.token, tmp_path, *SMALL[language]) as worker:
-        worker.printed(".*(Name the agent)")
+        worker.printed(".*(You are not an agent)")
         assert worker.poll() is None
 
 
@@ -340,8 +340,7 @@ def test_a_worker_whose_token_does_not_do_says_so_and_stops(
         reason = "You may not use claimTask"
     with Program(stage.server, token, tmp_path, *WORKERS[language]) as worker:
         assert worker.wait(PATIENCE) == 1
-        (line,) = worker.lines
-        assert reason in line
+        assert reason in worker.lines[-1]
 
 
 @pytest.mark.parametrize("language", WORKERS)
@@ -350,8 +349,26 @@ def test_a_worker_says_that_it_cannot_reach_the_server(
 ) -> None:
     nowhere = {"GRAPHQL_URL": "http://127.0.0.1:1/graphql"}
     with Program(stage.server, "", tmp_path, *WORKERS[language], **nowhere) as worker:
-        worker.printed("claimTask: .*; (again in 2 s)$")
+        worker.printed(r"claimTask at \S+: .*; (again in 2 s)$")
         assert worker.poll() is None
+
+
+def test_an_orchestrator_goes_on_with_a_plan_and_waits_for_the_server(
+    stage: Stage, tmp_path: Path
+) -> None:
+    (again,) = stage.orchestrator.printed(r"Start a worker .* PROJECT=(\S+)$")
+    stage.orchestrator.kill()
+    command = sys.executable, EXAMPLES / "orchestrator.py"
+    with Program(stage.server, stage.server.token, tmp_path, *command, PROJECT=again) as watching:
+        watching.printed("(total 5, ready 2, waiting 3)$")
+        found = stage.server.ask("{ projects { totalCount } }")
+        assert found == {"data": {"projects": {"totalCount": 1}}}
+        stage.server.stop()
+        watching.printed(r"\S+ does not answer: .*; (again in 1 s)$")
+        assert watching.poll() is None
+    with Program(stage.server, stage.server.token, tmp_path, *command, TOKEN="") as missing:
+        assert missing.wait(PATIENCE) == 1
+        assert missing.lines == ["Set TOKEN to the access token of a user."]
 
 
 @pytest.mark.parametrize("name", ["follower", "small_worker", "worker"])
