@@ -275,8 +275,6 @@ def configure_logs(settings: Settings) -> None:
     """Configure the logs of a process that serves."""
     logs.configure(readable=settings.mode is Mode.DEVELOPMENT)
     logs.operations.disabled = not settings.log_operations
-    # In development, what is printed says the same to people.
-    logs.server.disabled = settings.mode is Mode.DEVELOPMENT
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
 
 

@@ -322,8 +322,13 @@ async def test_agents_show_what_they_do_or_why_they_do_nothing(
         # In words, and not by what the API calls it.
         why = "Agents get tasks while they are ready or active; this one is created."
         await expect(page.get_by_role("row").nth(1)).to_contain_text(why)
-        await page.get_by_role("combobox", name="Project").select_option("School weather station")
+        of_project = page.get_by_role("combobox", name="Project")
+        await of_project.select_option("School weather station")
         await expect(page.get_by_text("No agent is like this")).to_be_visible()
+        await page.get_by_label("State").select_option("Any state")
+        await of_project.select_option("Imported plan/master")
+        await expect(page.get_by_text("This project has no agent yet")).to_be_visible()
+        await expect(page.get_by_role("link", name="Show all agents")).to_be_visible()
 
 
 async def test_agents_are_started_switched_off_and_terminated(

@@ -81,7 +81,7 @@ export function Agents({ query }: { query: URLSearchParams }) {
       <Loaded of={agents}>
         {({ agents: { nodes, pageInfo } }) =>
           nodes.length === 0 ? (
-            <Nothing isFiltered={project !== null || status !== null || agent !== null} />
+            <Nothing isFiltered={status !== null || agent !== null} isOfProject={project !== null} />
           ) : (
             <>
               {agent && (
@@ -219,7 +219,7 @@ function Why({ agent }: { agent: AgentRowFragment }) {
   );
 }
 
-function Nothing({ isFiltered }: { isFiltered: boolean }) {
+function Nothing({ isFiltered, isOfProject }: { isFiltered: boolean; isOfProject: boolean }) {
   return isFiltered ? (
     <Empty title="No agent is like this">
       <p>
@@ -227,11 +227,16 @@ function Nothing({ isFiltered }: { isFiltered: boolean }) {
       </p>
     </Empty>
   ) : (
-    <Empty title="There is no agent yet">
+    <Empty title={isOfProject ? "This project has no agent yet" : "There is no agent yet"}>
       <p>
         Make one with <code>createAgent</code> in <GraphiQL />, and a token for its worker
         with <code>troupe tokens create</code>. The worker then claims tasks with <code>claimTask</code>.
       </p>
+      {isOfProject && (
+        <p>
+          <Link to="/agents">Show all agents</Link>
+        </p>
+      )}
     </Empty>
   );
 }
