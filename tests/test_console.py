@@ -638,7 +638,7 @@ async def test_what_is_approved_is_shown_as_it_is_and_a_change_of_it_too(
     async with console.opened(browser, "/inbox") as page:
         shown = page.get_by_role("article")
         await expect(shown).to_contain_text("troupe\\u{202e}gro.elpmaxe")
-        await shown.get_by_text("Exactly what an answer is about").click()
+        await shown.get_by_text("The whole request, as it was sent").click()
         await expect(shown).to_contain_text(request["contentHash"])
         await expect(shown.locator("pre")).to_contain_text('"note": "\\u{e000}1"')
         comment = shown.get_by_label("Comment")
@@ -652,7 +652,7 @@ async def test_what_is_approved_is_shown_as_it_is_and_a_change_of_it_too(
             await session.execute(text(amount))
         await expect(shown).to_contain_text("12345678901234567.10")
         await expect(comment).to_have_value("")
-        await shown.get_by_text("Exactly what an answer is about").click()
+        await shown.get_by_text("The whole request, as it was sent").click()
         await expect(shown.locator("pre")).to_contain_text('"amount": 12345678901234567.10')
         await expect(shown).not_to_contain_text(request["contentHash"])
         await page.get_by_role("button", name="Approve").click()

@@ -147,7 +147,7 @@ def _as_text(event: Event, names: dict[str, str], fields: dict[str, Any]) -> str
         changes = (
             [] if name else [f"{column} {_value(values[column])}" for column in sorted(values)]
         )
-    actor = "nobody"
+    actor = "the server"
     if event.actor_type is not None:
         shown = names.get(fields["actor_id"]) or event.actor_id
         actor = f"{event.actor_type.lower()} {shown}"

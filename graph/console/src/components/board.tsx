@@ -4,7 +4,7 @@ import { Empty } from "./empty";
 import { GraphiQL } from "./graphiql";
 import { counted, formatCount } from "./numbers";
 import { Sideways } from "./sideways";
-import { Shape, lookOf, stateInWords } from "./status";
+import { Shape, lookOfTask, stateInWords } from "./status";
 import { Time } from "./time";
 
 /** How many tasks of a column are shown: first, and each time more are asked for. */
@@ -62,7 +62,7 @@ const UNLIKE = ["BLOCKED", "CANCELLED", "SKIPPED"];
 
 function Card({ task }: { task: BoardTaskFragment }) {
   const attempt = task.status === "IN_PROGRESS" ? task.currentAttempt : null;
-  const look = lookOf(task.status, task.blockedReason);
+  const look = lookOfTask(task.status, task.blockedReason, task.unmetDependencyCount);
   return (
     <li class={`card tone-${look.tone}`}>
       <Link to="/tasks/:id" params={{ id: task.id }}>

@@ -2,7 +2,7 @@ import type { Box, Column, GraphTask, Layout } from "../layout";
 import { href } from "../router";
 import { sized } from "./graph-frame";
 import { formatCount } from "./numbers";
-import { type Look, Shape, lookOf, stateInWords } from "./status";
+import { type Look, Shape, isToDo, lookOfTask, stateInWords } from "./status";
 
 /** The lines of the graph; those between boxes that are `around` are marked. */
 export function Lines(props: { layout: Layout; around: ReadonlySet<string> | null }) {
@@ -122,18 +122,12 @@ function states(tasks: readonly GraphTask[]) {
 }
 
 function describe(task: GraphTask): string {
-  if (isToDo(task)) return task.unmet > 0 ? "Waits for tasks" : "Ready";
+  if (isToDo(task.status)) return task.unmet > 0 ? "Waits for tasks" : "Ready";
   return stateInWords(task.status, task.blockedReason);
 }
 
-/** The look of a task; what is ready differs from what waits for other tasks. */
-function appearance(task: GraphTask): Look {
-  const look = lookOf(task.status, task.blockedReason);
-  return isToDo(task) ? { ...look, shape: task.unmet > 0 ? "ring" : "dot" } : look;
-}
-
-function isToDo({ status }: GraphTask): boolean {
-  return status === "PENDING" || status === "ASSIGNED";
+function appearance({ status, blockedReason, unmet }: GraphTask): Look {
+  return lookOfTask(status, blockedReason, unmet);
 }
 
 function done(tasks: readonly GraphTask[]): number {

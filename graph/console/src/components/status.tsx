@@ -63,6 +63,17 @@ export function lookOf(status: Status, blockedReason?: string | null): Look {
   return blockedReason === "HUMAN_INPUT" ? { tone: "held", shape: "person" } : LOOKS[status];
 }
 
+/** The look of a task; what is ready differs from what waits for so many other tasks. */
+export function lookOfTask(status: TaskStatus, blockedReason: string | null, unmet: number): Look {
+  const look = lookOf(status, blockedReason);
+  return isToDo(status) ? { ...look, shape: unmet > 0 ? "ring" : "dot" } : look;
+}
+
+/** Whether a task with this status waits for other tasks or for an agent. */
+export function isToDo(status: TaskStatus): boolean {
+  return status === "PENDING" || status === "ASSIGNED";
+}
+
 /** A word of the API as people read it: `IN_PROGRESS` is `In progress`. */
 export function inWords(value: string): string {
   const words = value.toLowerCase().replaceAll("_", " ");

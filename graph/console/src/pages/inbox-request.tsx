@@ -38,7 +38,7 @@ export function Request(props: {
         <h2>{visible(request.title)}</h2>
         <p class="note">
           {asker ? `${asker.name}, an agent,` : request.askedByUser ? nameOf(request.askedByUser) : "Somebody"}{" "}
-          asked <Time at={request.createdAt} />
+          {request.type === "NOTIFICATION" ? "wrote" : "asked"} <Time at={request.createdAt} />
           {request.task && (
             <>
               {" "}
@@ -60,7 +60,7 @@ export function Request(props: {
       </header>
       <Content value={request.content} />
       <details>
-        <summary>Exactly what an answer is about</summary>
+        <summary>The whole request, as it was sent</summary>
         <Json value={{ title: request.title, content: request.content }} />
         <p class="note">
           The answer names the SHA-256 of the title and this content: <code>{request.contentHash}</code>. If
