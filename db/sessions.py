@@ -327,9 +327,10 @@ class WriteSession(AsyncSession):
 
     def in_own_name(self, agent_id: UUID | None, at: Path = ("agent_id",)) -> UUID | None:
         """The agent that acts: the viewer, if that is an agent. Raises Denied for another one."""
-        own = self.viewer.agent_id
-        if own is None or agent_id in (None, own):
-            return agent_id or own
+        if agent_id is None:
+            return self.viewer.agent_id
+        if self.viewer.acts_for(agent_id):
+            return agent_id
         raise Denied("An agent acts only in its own name.", at)
 
     def acting_agent(self, agent_id: UUID | None, at: Path = ("agent_id",)) -> UUID:
