@@ -30,7 +30,14 @@ from db.embedded import Outage, Server
 from db.errors import KeyReused
 from db.events.actors import actor_of
 from db.events.follower import Follower
-from db.idempotency import MOST_DELETED, Key, Outcome, delete_expired, delete_key_if_expired, found
+from db.idempotency import (
+    MOST_DELETED,
+    ChangedKeys,
+    Key,
+    delete_expired,
+    delete_key_if_expired,
+    found,
+)
 from db.prepared import PreparedPool, counted
 from db.replicas import REPLICA_SECONDS, Replica, ReplicaConnection
 from db.result_limits import RESULT_BYTES, ResultLimit
@@ -428,7 +435,7 @@ class Database:
         found, request = statement.compiled(Viewer()), Values(Viewer(), values)
         return await self._run_alone(found, request, is_logged=statement.is_logged)
 
-    async def outcome(self, key: Key) -> Outcome | None:
+    async def outcome(self, key: Key) -> ChangedKeys | None:
         """What was done with an idempotency key; None if nothing was, or if it has expired.
 
         Raises KeyReused if it was used with another input.
@@ -438,7 +445,7 @@ class Database:
             return None
         if row["request_hash"] != key.request_hash:
             raise KeyReused
-        outcome: Outcome = parse_json(row["outcome"])
+        outcome: ChangedKeys = parse_json(row["outcome"])
         return outcome
 
     async def delete_if_expired(self, key: Key) -> None:

@@ -27,7 +27,7 @@ from db.errors import (
     with_article,
 )
 from db.events.actors import SET_ACTOR
-from db.idempotency import CONSTRAINT, Key, KeyTaken, Outcome, stored
+from db.idempotency import CONSTRAINT, ChangedKeys, Key, KeyTaken, stored
 from db.idempotency import found as key_found
 from db.returning import Returned, keyed
 from db.rights import Right
@@ -144,7 +144,7 @@ class WriteSession(AsyncSession):
         self,
         statement: Statement,
         *options: Hashable,
-        outcome: Outcome,
+        outcome: ChangedKeys,
         model: type[Base] | None = None,
         changed: Collection[Any] = (),
         **values: Any,
@@ -199,7 +199,7 @@ class WriteSession(AsyncSession):
         result = await connection.exec_driver_sql(found.sql, tuple(found.arguments(request)))
         return result.all() if result.returns_rows else []
 
-    async def store_key(self, outcome: Outcome) -> None:
+    async def store_key(self, outcome: ChangedKeys) -> None:
         """Store the idempotency key in this transaction. Raises KeyTaken."""
         assert self.key is not None
         await self.flush()
