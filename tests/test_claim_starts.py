@@ -18,10 +18,9 @@ from db import ProjectStatus, Right
 from db.claims import claiming, starts
 from db.claims.starts import FRONT, Start, Starts
 from db.statements import Values
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.patience import becomes
 from tests.test_claims import (
-    ADMIN,
     change,
     claim,
     make_agents,

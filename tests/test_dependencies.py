@@ -21,10 +21,9 @@ from db.errors import CycleDetected, IllegalTransition, Rejected
 from db.statements import Values
 from db.tasks import TASK_TRANSITIONS
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.world import World, gid, make_world, snapshot, stored
 
-ADMIN = db.Viewer(is_administrator=True)
 NOTHING = {TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.SKIPPED}
 OPEN = {TaskStatus.PENDING, TaskStatus.ASSIGNED, TaskStatus.BLOCKED}
 SKIP = OnFailure.SKIP

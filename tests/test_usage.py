@@ -17,7 +17,7 @@ from db.engine import BY_KEY
 from db.errors import Invalid, Rejected
 from graph.core.scalars import global_id
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.factories import minutes
 from tests.oracle import by_members
 from tests.patience import PATIENCE
@@ -31,7 +31,6 @@ WHOLE = (
     " project { name } agent { name } task { title } attempt { number } conversation { summary }"
     f" message {{ content }} user {{ username }} }} {ERRORS} }}"
 )
-ADMIN = db.Viewer(is_administrator=True)
 BREAKING = {
     "usage_records": {
         "tokens_not_negative": [
