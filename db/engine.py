@@ -179,16 +179,7 @@ class Database:
             query_cache_size=COMPILED_FOR_WRITING,
             **options,
         )
-        for engine in (self.reader.sync_engine, self.writer.sync_engine):
-            statistics.observe(engine)
-            # First, because SQLAlchemy asks for its version when it has connected.
-            event.listen(engine, "connect", self._on_connect, insert=True)
-            event.listen(engine, "checkout", self._on_checkout)
-            event.listen(engine, "handle_error", self._on_error)
-        event.listen(self.reader.sync_engine, "connect", _read_alone, insert=True)
-        self._result_limit.listen(self.reader.sync_engine)
-        event.listen(self.reader.sync_engine, "do_execute", self._on_read)
-        event.listen(self.writer.sync_engine, "handle_error", self._on_write_error)
+        self._listen()
         self._generations = Generations()
         # What SQLAlchemy's engines connect with, without the options of their own.
         _, connecting = self.reader.dialect.create_connect_args(self.url)
@@ -221,6 +212,19 @@ class Database:
             sync_session_class=Transaction,
             expire_on_commit=False,
         )
+
+    def _listen(self) -> None:
+        """Set up the connections of the engines, and watch what they do."""
+        for engine in (self.reader.sync_engine, self.writer.sync_engine):
+            statistics.observe(engine)
+            # First, because SQLAlchemy asks for its version when it has connected.
+            event.listen(engine, "connect", self._on_connect, insert=True)
+            event.listen(engine, "checkout", self._on_checkout)
+            event.listen(engine, "handle_error", self._on_error)
+        event.listen(self.reader.sync_engine, "connect", _read_alone, insert=True)
+        self._result_limit.listen(self.reader.sync_engine)
+        event.listen(self.reader.sync_engine, "do_execute", self._on_read)
+        event.listen(self.writer.sync_engine, "handle_error", self._on_write_error)
 
     async def _connect(
         self, settings: dict[str, str], how: Callable[..., Awaitable[Any]] = connect, **options: Any
