@@ -375,7 +375,7 @@ async def _project_named(session: WriteSession, calls: Calls) -> UUID:
 def _with_attributes(calls: Calls) -> tuple[Calls, list[DomainError]]:
     """The calls with the values of their attributes, and the errors in them.
 
-    Calls are left out whose attributes are wrong.
+    A call with invalid attributes is left out.
     """
     found: dict[tuple[str | int, ...], Mapping[str, Any]] = {}
     errors: list[DomainError] = []
@@ -397,9 +397,10 @@ def _with_attributes(calls: Calls) -> tuple[Calls, list[DomainError]]:
 async def record_usage(session: WriteSession, project_id: UUID | None, calls: Calls) -> list[UUID]:
     """Record calls of a project in one statement; return their ids in the same order.
 
-    Without a project, it is that of the first attempt or task that they name. A call of an attempt
-    is for its task and by its agent, unless it has others. For values that a call has not, its
-    `attributes` count: those of an OpenTelemetry span.
+    If `project_id` is None, the project is that of the first attempt or task that the calls name.
+    The task and the agent of a call are by default those of its attempt. Its `attributes` are those
+    of an OpenTelemetry span; they supply the values that the call does not have.
+
     A call with a request id that was recorded before, in this input or earlier, is not recorded
     again, and its id is that of the first. Raises NotFound, Denied, Invalid without a project,
     Rejected with all errors, and BudgetExceeded if a budget refuses a new call.
