@@ -43,6 +43,8 @@ ADMINISTRATOR = "admin"
 DEVELOPMENT = "development"
 LOGIN = "login"
 SESSION = timedelta(days=30)
+PREFIX_LENGTH = 12
+"""How many characters of a token are stored in clear, so that people recognize it."""
 
 
 def hash_token(token: str) -> str:
@@ -72,7 +74,7 @@ async def issue_token(
         session,
         **key,
         name=name,
-        prefix=token[:12],
+        prefix=token[:PREFIX_LENGTH],
         token_hash=hash_token(token),
         scopes=list(dict.fromkeys(scopes)),
         expires_at=expires_at,

@@ -48,10 +48,9 @@ from db.base import (
 )
 from db.errors import Denied, DomainError, IllegalTransition, Invalid, NotFound, Rejected
 from db.expiry import expire_all, expiring
-from db.parameters import bind
 from db.projects import Project
 from db.rights import Right
-from db.scopes import Viewer, scope
+from db.scopes import Viewer, acts_for, scope
 from db.statements import Statement, value
 from db.transitions import Transitions
 from db.writes import insert_many, set_actor
@@ -266,7 +265,7 @@ def _acknowledged(viewer: Viewer) -> Executable:
             row.id == func.any(value("ids", ARRAY(Uuid))),
             row.status == CommunicationStatus.DELIVERED,
             scope(row, viewer, Right.WORK),
-            *_own(viewer),
+            acts_for(viewer, row.to_agent_id),
         )
         .order_by(row.id)
         .with_for_update(key_share=True, of=row)
@@ -279,13 +278,6 @@ def _acknowledged(viewer: Viewer) -> Executable:
         lease_expires_at=None,
     )
     return changed.returning(row.id, set_actor())
-
-
-def _own(viewer: Viewer) -> list[ColumnElement[bool]]:
-    """The condition that an agent receives a message itself; none for a user."""
-    if viewer.agent_id is None:
-        return []
-    return [Communication.to_agent_id == bind(viewer.agent_id, Uuid)]
 
 
 async def acknowledge(session: WriteSession, ids: Sequence[UUID]) -> list[UUID]:
@@ -316,7 +308,7 @@ async def _check_acknowledged(
             errors.append(NotFound(Communication, id, at))
             continue
         _, status, may_work, to_agent_id = seen[id]
-        if not may_work or session.viewer.agent_id not in (None, to_agent_id):
+        if not may_work or not session.viewer.acts_for(to_agent_id):
             raise Denied("Only its receiver acknowledges a message.", at)
         if status is not CommunicationStatus.ACKNOWLEDGED:
             try:

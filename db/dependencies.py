@@ -40,7 +40,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased, join
 
 from db.base import Base, any_of
-from db.errors import CycleDetected, Invalid
+from db.errors import CycleDetected, DomainError, Invalid, NotFound, Rejected
 from db.interactions import HumanInteraction, InteractionStatus
 from db.projects import Project
 from db.rights import Right
@@ -391,6 +391,27 @@ async def lock(session: WriteSession, id: UUID, of: type[Base] = Task) -> None:
     it exists. It is called before tasks are locked, so that there are no deadlocks.
     """
     await session.run(_locked, of, session.right, id=id)
+
+
+async def lock_ends(
+    session: WriteSession, dependent_id: UUID, dependency_id: UUID
+) -> tuple[Task, Task]:
+    """Lock the two tasks of a dependency, after their project, and return them.
+
+    Raises Rejected with a NotFound for each that the viewer does not see, and Denied.
+    """
+    await lock(session, dependent_id)
+    tasks: list[Task] = []
+    errors: list[DomainError] = []
+    for name, id in (("dependent_id", dependent_id), ("dependency_id", dependency_id)):
+        try:
+            tasks.append(await session.fetch(Task, id, at=(name,)))
+        except NotFound as error:
+            errors.append(error)
+    if errors:
+        raise Rejected(errors)
+    dependent, dependency = tasks
+    return dependent, dependency
 
 
 async def add_dependency(

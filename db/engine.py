@@ -30,7 +30,14 @@ from db.embedded import Outage, Server
 from db.errors import KeyReused
 from db.events.actors import actor_of
 from db.events.follower import Follower
-from db.idempotency import MOST_DELETED, Key, Outcome, delete_expired, delete_key_if_expired, found
+from db.idempotency import (
+    MOST_DELETED,
+    ChangedKeys,
+    Key,
+    delete_expired,
+    delete_key_if_expired,
+    found,
+)
 from db.prepared import PreparedPool, counted
 from db.replicas import REPLICA_SECONDS, Replica, ReplicaConnection
 from db.result_limits import RESULT_BYTES, ResultLimit
@@ -172,16 +179,7 @@ class Database:
             query_cache_size=COMPILED_FOR_WRITING,
             **options,
         )
-        for engine in (self.reader.sync_engine, self.writer.sync_engine):
-            statistics.observe(engine)
-            # First, because SQLAlchemy asks for its version when it has connected.
-            event.listen(engine, "connect", self._on_connect, insert=True)
-            event.listen(engine, "checkout", self._on_checkout)
-            event.listen(engine, "handle_error", self._on_error)
-        event.listen(self.reader.sync_engine, "connect", _read_alone, insert=True)
-        self._result_limit.listen(self.reader.sync_engine)
-        event.listen(self.reader.sync_engine, "do_execute", self._on_read)
-        event.listen(self.writer.sync_engine, "handle_error", self._on_write_error)
+        self._listen()
         self._generations = Generations()
         # What SQLAlchemy's engines connect with, without the options of their own.
         _, connecting = self.reader.dialect.create_connect_args(self.url)
@@ -214,6 +212,19 @@ class Database:
             sync_session_class=Transaction,
             expire_on_commit=False,
         )
+
+    def _listen(self) -> None:
+        """Set up the connections of the engines, and watch what they do."""
+        for engine in (self.reader.sync_engine, self.writer.sync_engine):
+            statistics.observe(engine)
+            # First, because SQLAlchemy asks for its version when it has connected.
+            event.listen(engine, "connect", self._on_connect, insert=True)
+            event.listen(engine, "checkout", self._on_checkout)
+            event.listen(engine, "handle_error", self._on_error)
+        event.listen(self.reader.sync_engine, "connect", _read_alone, insert=True)
+        self._result_limit.listen(self.reader.sync_engine)
+        event.listen(self.reader.sync_engine, "do_execute", self._on_read)
+        event.listen(self.writer.sync_engine, "handle_error", self._on_write_error)
 
     async def _connect(
         self, settings: dict[str, str], how: Callable[..., Awaitable[Any]] = connect, **options: Any
@@ -428,7 +439,7 @@ class Database:
         found, request = statement.compiled(Viewer()), Values(Viewer(), values)
         return await self._run_alone(found, request, is_logged=statement.is_logged)
 
-    async def outcome(self, key: Key) -> Outcome | None:
+    async def outcome(self, key: Key) -> ChangedKeys | None:
         """What was done with an idempotency key; None if nothing was, or if it has expired.
 
         Raises KeyReused if it was used with another input.
@@ -438,7 +449,7 @@ class Database:
             return None
         if row["request_hash"] != key.request_hash:
             raise KeyReused
-        outcome: Outcome = parse_json(row["outcome"])
+        outcome: ChangedKeys = parse_json(row["outcome"])
         return outcome
 
     async def delete_if_expired(self, key: Key) -> None:

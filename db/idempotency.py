@@ -41,7 +41,7 @@ MOST_DELETED = 1_000
 
 CONSTRAINT = "pk_idempotency_keys"
 
-Outcome = Mapping[str, Sequence[Any]]
+ChangedKeys = Mapping[str, Sequence[Any]]
 """The keys of the rows that were changed, by the name of their table."""
 
 
@@ -74,7 +74,7 @@ class Key:
     seconds: int
     """How long it is kept, in seconds."""
 
-    def values(self, outcome: Outcome) -> dict[str, Any]:
+    def values(self, outcome: ChangedKeys) -> dict[str, Any]:
         """The values for the statements that store the key."""
         return {
             "key_actor": self.actor,

@@ -357,7 +357,7 @@ async def cancel(session: WriteSession, id: UUID) -> UUID:
     """
     task_id = await _lock_task(session, id, session.right)
     row = await session.fetch(HumanInteraction, id)
-    if session.viewer.agent_id not in (None, row.asked_by_agent_id or row.agent_id):
+    if not session.viewer.acts_for(row.asked_by_agent_id or row.agent_id):
         raise Denied("An agent cancels only its own requests.", ("id",))
     status = await _status_now(session, row)
     HumanInteraction.transitions.check(status, InteractionStatus.CANCELLED, ("id",))

@@ -7,9 +7,9 @@ is not a reference of the plan is the id of an existing row.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -168,24 +168,13 @@ async def add_tasks(
     faults += await session.taken(
         Task, {(*at, place): task.values.get("id") for place, task in enumerate(planned)}
     )
-    # The graph of the plan by itself, and its tasks that are below existing ones or wait for them.
-    place_of = {id: place for place, id in enumerate(ids)}
-    parents = {place: place_of.get(row["parent_task_id"]) for place, row in enumerate(rows)}
-    existing = {row["parent_task_id"] for row in rows} - {None, *ids}
-    below = [row["id"] for row in rows if row["parent_task_id"] in existing]
-    dependencies: dict[int, list[int]] = {}
-    waiting: list[UUID] = []
-    for dependent, dependency in edges:
-        if dependency in place_of:
-            dependencies.setdefault(place_of[dependent], []).append(place_of[dependency])
-        else:
-            waiting.append(dependent)
-    faults += _cycle(planned, parents, dependencies, at)
+    graph = _graph_of(rows, edges)
+    faults += _cycle(planned, graph.parents, graph.dependencies, at)
     if faults:
         raise Rejected(faults)
 
     # The counts are inserted: an update afterwards would write each row, and its event, twice.
-    for row, count in zip(rows, waits_for(parents, dependencies), strict=True):
+    for row, count in zip(rows, waits_for(graph.parents, graph.dependencies), strict=True):
         row["unmet_dependency_count"] = count
     await insert_many(session, Task, rows)
     await insert_many(
@@ -197,10 +186,37 @@ async def add_tasks(
         ],
     )
     # Existing tasks can wait only for new subtasks, so these are part of any other cycle.
-    if below:
-        await refuse_cycle(session, below, at)
-    await recount(session, {*waiting, *below})
+    if graph.below:
+        await refuse_cycle(session, graph.below, at)
+    await recount(session, {*graph.waiting, *graph.below})
     return ids
+
+
+class _Graph(NamedTuple):
+    """What the tasks of a plan wait for: those of the plan by their places in it."""
+
+    parents: dict[int, int | None]
+    dependencies: dict[int, list[int]]
+    waiting: list[UUID]
+    """The new tasks that wait for existing ones."""
+    below: list[UUID]
+    """The new tasks that are subtasks of existing ones."""
+
+
+def _graph_of(rows: Sequence[Mapping[str, Any]], edges: Iterable[tuple[UUID, UUID]]) -> _Graph:
+    """The graph of new rows, and of the edges from dependent tasks to their dependencies."""
+    place_of = {row["id"]: place for place, row in enumerate(rows)}
+    parents = {place: place_of.get(row["parent_task_id"]) for place, row in enumerate(rows)}
+    existing = {row["parent_task_id"] for row in rows} - {None, *place_of}
+    below = [row["id"] for row in rows if row["parent_task_id"] in existing]
+    dependencies: dict[int, list[int]] = {}
+    waiting: list[UUID] = []
+    for dependent, dependency in edges:
+        if dependency in place_of:
+            dependencies.setdefault(place_of[dependent], []).append(place_of[dependency])
+        else:
+            waiting.append(dependent)
+    return _Graph(parents, dependencies, waiting, below)
 
 
 def _cycle(

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import inspect, select, true
+from sqlalchemy import inspect, select
 
 from db import assignments, claims, dependencies
 from db.attempts import TaskAttempt
 from db.errors import Invalid, LeaseLost
 from db.interactions import HumanInteraction
-from db.scopes import scope
+from db.scopes import acts_for, scope
 from db.sessions import WriteSession
 from db.tasks import BlockedReason, Task, TaskStatus
 
@@ -89,7 +89,6 @@ async def _block(session: WriteSession, attempt_id: UUID, checkpoint: Any) -> UU
 
     If an earlier request of the same attempt blocks it, so does this one.
     """
-    own = true() if session.viewer.agent_id is None else Task.agent_id == session.viewer.agent_id
     blocked = (
         select(Task.id)
         .join(TaskAttempt, TaskAttempt.task_id == Task.id)
@@ -97,7 +96,7 @@ async def _block(session: WriteSession, attempt_id: UUID, checkpoint: Any) -> UU
             TaskAttempt.id == attempt_id,
             TaskAttempt.number == Task.attempt_count,
             Task.blocked_reason == BlockedReason.HUMAN_INPUT,
-            own,
+            acts_for(session.viewer, Task.agent_id),
             scope(Task, session.viewer, session.right),
         )
         .with_for_update(key_share=True, of=Task)

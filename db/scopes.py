@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnClause,
     ColumnElement,
+    Uuid,
     and_,
     exists,
     false,
@@ -26,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.visitors import iterate
 
+from db.parameters import bind
 from db.rights import Right
 
 
@@ -59,6 +61,10 @@ class Viewer:
         is_user, is_agent = self.user_id is not None, self.agent_id is not None
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "kind", ViewerKind(self.is_administrator, is_user, is_agent))
+
+    def acts_for(self, agent_id: UUID | None) -> bool:
+        """Whether the viewer acts for this agent: an agent only for itself, a user for all."""
+        return self.agent_id in (None, agent_id)
 
 
 SYSTEM = Viewer(is_administrator=True)
@@ -143,6 +149,13 @@ def scope(
     else:
         met = _with_parent(entity, parent, viewer, right, by_key)
     return and_(existing[name](entity), met) if name in existing else met
+
+
+def acts_for(viewer: Viewer, agent_id: Any) -> ColumnElement[bool]:
+    """The condition under which the viewer acts for the agent in a column."""
+    if viewer.agent_id is None:
+        return true()
+    return agent_id == bind(viewer.agent_id, Uuid)  # type: ignore[no-any-return]
 
 
 def _with_parent(

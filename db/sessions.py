@@ -27,7 +27,7 @@ from db.errors import (
     with_article,
 )
 from db.events.actors import SET_ACTOR
-from db.idempotency import CONSTRAINT, Key, KeyTaken, Outcome, stored
+from db.idempotency import CONSTRAINT, ChangedKeys, Key, KeyTaken, stored
 from db.idempotency import found as key_found
 from db.returning import Returned, keyed
 from db.rights import Right
@@ -144,7 +144,7 @@ class WriteSession(AsyncSession):
         self,
         statement: Statement,
         *options: Hashable,
-        outcome: Outcome,
+        outcome: ChangedKeys,
         model: type[Base] | None = None,
         changed: Collection[Any] = (),
         **values: Any,
@@ -199,7 +199,7 @@ class WriteSession(AsyncSession):
         result = await connection.exec_driver_sql(found.sql, tuple(found.arguments(request)))
         return result.all() if result.returns_rows else []
 
-    async def store_key(self, outcome: Outcome) -> None:
+    async def store_key(self, outcome: ChangedKeys) -> None:
         """Store the idempotency key in this transaction. Raises KeyTaken."""
         assert self.key is not None
         await self.flush()
@@ -327,9 +327,10 @@ class WriteSession(AsyncSession):
 
     def in_own_name(self, agent_id: UUID | None, at: Path = ("agent_id",)) -> UUID | None:
         """The agent that acts: the viewer, if that is an agent. Raises Denied for another one."""
-        own = self.viewer.agent_id
-        if own is None or agent_id in (None, own):
-            return agent_id or own
+        if agent_id is None:
+            return self.viewer.agent_id
+        if self.viewer.acts_for(agent_id):
+            return agent_id
         raise Denied("An agent acts only in its own name.", at)
 
     def acting_agent(self, agent_id: UUID | None, at: Path = ("agent_id",)) -> UUID:

@@ -27,13 +27,13 @@ from db.base import (
     defaulted,
     to_one,
 )
-from db.errors import Invalid
+from db.errors import Denied, Invalid
+from db.projects import Project
 from db.text import canonical_json
 from db.transitions import Transitions
 
 if TYPE_CHECKING:
     from db.agents import Agent
-    from db.projects import Project
     from db.sessions import WriteSession
 
 
@@ -187,6 +187,19 @@ def with_definition_hash(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a tool with the hash of its definition, which ignores the order of keys."""
     definition = [values.get("description"), values.get("tool_schema")]
     return {**values, "definition_hash": hashlib.sha256(canonical_json(definition)).hexdigest()}
+
+
+async def create(session: WriteSession, values: Mapping[str, Any]) -> Tool:
+    """Add a tool of a project that the viewer may edit.
+
+    Only administrators add one that all projects share. Raises NotFound and Denied.
+    """
+    project_id = values.get("project_id")
+    if project_id is not None:
+        await session.fetch(Project, project_id, at=("project_id",), lock=False)
+    elif not session.viewer.is_administrator:
+        raise Denied("Only administrators can create a tool without a project; give projectId.")
+    return await Tool.create(session, **values)
 
 
 async def attach(session: WriteSession, agent: Agent, values: Mapping[str, Any]) -> None:

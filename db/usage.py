@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
-from db import budget_room
+from db import budget_room, telemetry
 from db.ai_models import AIModel
 from db.attempts import TaskAttempt
 from db.base import (
@@ -359,7 +359,7 @@ def _project_of(viewer: Viewer, name: str) -> Executable:
     )
 
 
-async def project_of(session: WriteSession, calls: Calls) -> UUID:
+async def _project_named(session: WriteSession, calls: Calls) -> UUID:
     """The project of the first attempt or task that calls name. Raises NotFound and Invalid."""
     for at, call in calls.items():
         for name in ("attempt_id", "task_id"):
@@ -372,16 +372,44 @@ async def project_of(session: WriteSession, calls: Calls) -> UUID:
     raise Invalid("Name the project: no call names an attempt or a task.", ("project_id",))
 
 
-async def record_usage(
-    session: WriteSession, project_id: UUID, calls: Calls, found: Sequence[DomainError] = ()
-) -> list[UUID]:
+def _with_attributes(calls: Calls) -> tuple[Calls, list[DomainError]]:
+    """The calls with the values of their attributes, and the errors in them.
+
+    A call with invalid attributes is left out.
+    """
+    found: dict[tuple[str | int, ...], Mapping[str, Any]] = {}
+    errors: list[DomainError] = []
+    for at, call in calls.items():
+        values = dict(call)
+        attributes = values.pop("attributes", None)
+        if attributes is not None:
+            try:
+                values = telemetry.usage_values(attributes, (*at, "attributes")) | values
+            except Invalid as error:
+                errors.append(error)
+                continue
+        found[at] = values
+        if not values.keys() & {"model_id", "model_name"}:
+            errors.append(Invalid("Name the model of this call.", (*at, "model_name")))
+    return found, errors
+
+
+async def record_usage(session: WriteSession, project_id: UUID | None, calls: Calls) -> list[UUID]:
     """Record calls of a project in one statement; return their ids in the same order.
 
-    A call of an attempt is for its task and by its agent, unless it has others.
+    If `project_id` is None, the project is that of the first attempt or task that the calls name.
+    The task and the agent of a call are by default those of its attempt. Its `attributes` are those
+    of an OpenTelemetry span; they supply the values that the call does not have.
+
     A call with a request id that was recorded before, in this input or earlier, is not recorded
-    again, and its id is that of the first. Raises NotFound, Denied, Rejected with all errors,
-    including those that the caller has `found`, and BudgetExceeded if a budget refuses a new call.
+    again, and its id is that of the first. Raises NotFound, Denied, Invalid without a project,
+    Rejected with all errors, and BudgetExceeded if a budget refuses a new call.
     """
+    calls, found = _with_attributes(calls)
+    if project_id is None:
+        if found:
+            raise Rejected(found)
+        project_id = await _project_named(session, calls)
     new = {}
     for at, call in calls.items():
         agent_id = session.in_own_name(call.get("agent_id"), (*at, "agent_id"))

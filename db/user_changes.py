@@ -12,7 +12,8 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import assignments
-from db.errors import AlreadyExists, DomainError, Invalid, Rejected
+from db.errors import AlreadyExists, Denied, DomainError, Invalid, Rejected
+from db.sessions import WriteSession
 from db.users import User, UserRole
 
 
@@ -42,8 +43,14 @@ async def _refuse_taken(
         raise Rejected(taken)
 
 
-async def change_user(session: AsyncSession, user: User, **values: Any) -> User:
-    """Change a user. The caller has locked the row. Raises Rejected and Invalid."""
+OWN = {"id", "display_name"}
+"""What users may change of themselves; the rest is changed by administrators."""
+
+
+async def change_user(session: WriteSession, user: User, **values: Any) -> User:
+    """Change a user. The caller has locked the row. Raises Denied, Rejected and Invalid."""
+    if not session.viewer.is_administrator and values.keys() - OWN:
+        raise Denied("Only administrators can change more of a user than the display name.")
     await _refuse_taken(session, values, user)
     if values.get("role", UserRole.ADMIN) is not UserRole.ADMIN:
         await _keep_an_administrator(session, user, "role")

@@ -18,7 +18,6 @@ from strawberry.scalars import JSON
 import db
 from db import BlockedReason, OnFailure, Right, TaskStatus, dependencies, plans, readiness
 from db.claims import conditions
-from db.errors import DomainError, NotFound, Rejected
 from db.events.topics import Topic
 from db.parameters import apply, bind
 from db.readiness import NotReadyReason, WaitReason
@@ -410,22 +409,6 @@ class RemoveTaskDependencyInput(Repeatable):
     dependency_id: ID[db.Task]
 
 
-async def _locked_tasks(session: db.WriteSession, input: Any) -> tuple[db.Task, db.Task]:
-    """The two tasks of a dependency. Their project is locked first, which avoids deadlocks."""
-    await dependencies.lock(session, input.dependent_id)
-    tasks: list[db.Task] = []
-    errors: list[DomainError] = []
-    for name, id in (("dependent_id", input.dependent_id), ("dependency_id", input.dependency_id)):
-        try:
-            tasks.append(await session.fetch(db.Task, id, at=(name,)))
-        except NotFound as error:
-            errors.append(error)
-    if errors:
-        raise Rejected(errors)
-    dependent, dependency = tasks
-    return dependent, dependency
-
-
 @strawberry.type
 class Mutation:
     @mutation(Right.WORK)
@@ -480,7 +463,9 @@ class Mutation:
         self, session: db.WriteSession, input: AddTaskDependencyInput
     ) -> db.Task:
         """Make a task depend on another task of its project. A cycle is an error."""
-        dependent, dependency = await _locked_tasks(session, input)
+        dependent, dependency = await dependencies.lock_ends(
+            session, input.dependent_id, input.dependency_id
+        )
         await dependencies.add_dependency(session, dependent, dependency, input.on_failure)
         return dependent
 
@@ -489,6 +474,8 @@ class Mutation:
         self, session: db.WriteSession, input: RemoveTaskDependencyInput
     ) -> db.Task:
         """Remove a dependency of a task on another."""
-        dependent, dependency = await _locked_tasks(session, input)
+        dependent, dependency = await dependencies.lock_ends(
+            session, input.dependent_id, input.dependency_id
+        )
         await dependencies.remove_dependency(session, dependent, dependency)
         return dependent

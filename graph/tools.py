@@ -12,7 +12,6 @@ from strawberry.scalars import JSON
 
 import db
 from db import Right, ToolSource, ToolStatus, tools
-from db.errors import Denied
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
 from graph.core.fields import collection, connected, one, related
@@ -182,11 +181,7 @@ class Mutation:
     @mutation(Right.EDIT)
     async def create_tool(self, session: db.WriteSession, input: CreateToolInput) -> db.Tool:
         """Create a tool, with the status DISCOVERED."""
-        if input.project_id is not None:
-            await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
-        elif not session.viewer.is_administrator:
-            raise Denied("Only administrators can create a tool without a project; give projectId.")
-        return await db.Tool.create(session, **new_values(input))
+        return await tools.create(session, new_values(input))
 
     @mutation(Right.EDIT)
     async def update_tool(self, session: db.WriteSession, input: UpdateToolInput) -> db.Tool:

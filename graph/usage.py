@@ -11,7 +11,6 @@ from pydantic import AfterValidator, BaseModel, Field
 
 import db
 from db import Right, telemetry, usage
-from db.errors import DomainError, Invalid, Rejected
 from graph.core.connections import Connection
 from graph.core.entities import Node, entity
 from graph.core.fields import collection, one, related
@@ -187,14 +186,10 @@ class RepriceUsageInput(Repeatable):
 
 
 def _values(call: UsageInput) -> dict[str, Any]:
-    """The values of a record: those of the fields, and of the attributes where there is no field.
-
-    Raises Invalid.
-    """
+    """The values of a call, for `db.usage`."""
     values = new_values(call)
     if call.attributes is not None:
-        known = telemetry.usage_values(vars(call)["attributes"], ("attributes",))
-        values = {name: value for name, value in known.items() if name not in values} | values
+        values["attributes"] = call.attributes
     if call.traceparent is not None:
         values |= dict(zip(("trace_id", "span_id"), call.traceparent, strict=True))
     return values
@@ -207,21 +202,10 @@ class Mutation:
         self, session: db.WriteSession, input: RecordUsageInput
     ) -> list[Changed[db.UsageRecord]]:
         """Record calls of AI models: all or, on an error, none. Repeated calls count once."""
-        calls: dict[tuple[str | int, ...], dict[str, Any]] = {}
-        errors: list[DomainError] = []
-        for index, call in enumerate(input.records):
-            path = ("records", index)
-            try:
-                values = calls[path] = _values(call)
-            except Invalid as error:
-                errors.append(Invalid(error.message, (*path, *error.path)))
-                continue
-            if not values.keys() & {"model_id", "model_name"}:
-                errors.append(Invalid("Name the model of this call.", (*path, "model_name")))
-        if errors and input.project_id is None:
-            raise Rejected(errors)
-        project_id = input.project_id or await usage.project_of(session, calls)
-        ids = await usage.record_usage(session, project_id, calls, errors)
+        calls: dict[tuple[str | int, ...], dict[str, Any]] = {
+            ("records", index): _values(call) for index, call in enumerate(input.records)
+        }
+        ids = await usage.record_usage(session, input.project_id, calls)
         return [Changed(id) for id in ids]
 
     @mutation(Right.EDIT, most=at_most(usage.MOST_REPRICED))

@@ -206,7 +206,7 @@ class ReplayWebhookDeliveryInput(Repeatable):
 
 
 @dataclass
-class Keyed:
+class WebhookWithSecret:
     """A webhook, and its new secret."""
 
     webhook: Changed[db.Webhook]
@@ -222,12 +222,12 @@ class Mutation:
     @mutation(Right.OWN, before=_allows_http)
     async def create_webhook(
         self, session: db.WriteSession, input: CreateWebhookInput, allows_http: bool
-    ) -> Keyed:
+    ) -> WebhookWithSecret:
         """Create a webhook, and its secret. Only for owners of the project."""
         values = new_values(input)
         webhooks.check_values(values, allows_http=allows_http)
         id, secret = await webhooks.create(session, values)
-        return Keyed(Changed(id), secret)
+        return WebhookWithSecret(Changed(id), secret)
 
     @mutation(Right.OWN, before=_allows_http)
     async def update_webhook(
@@ -256,10 +256,10 @@ class Mutation:
     @mutation(Right.OWN)
     async def rotate_webhook_secret(
         self, session: db.WriteSession, input: RotateWebhookSecretInput
-    ) -> Keyed:
+    ) -> WebhookWithSecret:
         """Give a webhook a new secret. For a day, messages are signed with the old one as well."""
         webhook = await session.fetch(db.Webhook, input.id)
-        return Keyed(Changed(webhook.id), await webhooks.rotate(session, webhook))
+        return WebhookWithSecret(Changed(webhook.id), await webhooks.rotate(session, webhook))
 
     @mutation(Right.OWN)
     async def send_test_webhook(

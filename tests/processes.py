@@ -550,8 +550,33 @@ class Answered:
         return None if self.error is None else str(self.error["extensions"]["code"])
 
 
+class Clients:
+    """Clients of a server, each in a thread of its own until the block ends."""
+
+    def work(self) -> list[Callable[[], None]]:
+        """What each client does, until it finds `is_stopping`."""
+        raise NotImplementedError
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the block has ended."""
+        return self._stopping.is_set()
+
+    def __enter__(self) -> Self:
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=run) for run in self.work()]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+
 @dataclass
-class Load:
+class Load(Clients):
     """Clients that make projects, one after the other, and note what they are answered.
 
     Those that read look each project up that they have made, in two ways.
@@ -567,17 +592,8 @@ class Load:
     unanswered: set[str] = field(default_factory=set)
     """The names of the projects whose making was not answered at all."""
 
-    def __enter__(self) -> Self:
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(self.clients)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
+    def work(self) -> list[Callable[[], None]]:
+        return [self._run] * self.clients
 
     @property
     def acknowledged(self) -> set[str]:
@@ -615,7 +631,7 @@ class Load:
             "accept": "application/graphql-response+json",
         }
         with client(headers=headers) as http:
-            while not self._stopping.is_set():
+            while not self.is_stopping:
                 name = str(uuid.uuid4())
                 made = {"project": {"name": name}, "userErrors": []}
                 self._ask(http, CREATE, {"createProject": made}, name, id=name, name=name)

@@ -25,7 +25,7 @@ from db import (
 from db.errors import Denied
 from graph.core.scalars import global_id
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.oracle import by_members
 from tests.world import Case, Fault, World, at, gid, make_world, snapshot, stored
 
@@ -47,9 +47,6 @@ CASES = {
     "transitionAgent": Case(lambda w: {"id": gid(w.ada), "to": "ACTIVE"}),
     "deleteAgent": Case(lambda w: {"id": gid(w.ada)}),
 }
-
-
-ADMIN = db.Viewer(is_administrator=True)
 
 
 @pytest.fixture

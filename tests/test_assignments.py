@@ -12,9 +12,9 @@ import db
 from db import MemberRole, UserRole, assignments, member_changes, user_changes
 from db.errors import Invalid
 from tests import factories
+from tests.conftest import ADMIN
 from tests.world import stored
 
-ADMIN = db.Viewer(is_administrator=True)
 ASSIGNED = (
     "SELECT p.name, i.type FROM human_interactions i JOIN projects p ON p.id = i.project_id"
     " WHERE i.assignee_id IS NOT NULL ORDER BY 1, 2"

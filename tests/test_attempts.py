@@ -12,12 +12,11 @@ import db
 from db import AttemptStatus
 from db.claims.endings import OF_ATTEMPT
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.factories import minutes
 from tests.oracle import seen_with
 from tests.world import World, gid, make_world, snapshot, stored
 
-ADMIN = db.Viewer(is_administrator=True)
 BREAKING = {
     "task_attempts": {
         "number_positive": ["number = 0"],

@@ -10,8 +10,7 @@ import db
 from db.errors import NotFound
 from db.writes import insert_many
 from tests import factories
-
-ADMIN = db.Viewer(is_administrator=True)
+from tests.conftest import ADMIN
 
 
 async def test_what_is_not_there_is_not_found(database: db.Database, admin: db.User) -> None:

@@ -14,9 +14,8 @@ from db import interaction_answers, sweeper
 from graph.core.scalars import global_id
 from tests import factories
 from tests.client import Client
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.test_interaction_answers import (
-    ADMIN,
     ANSWERS,
     KINDS,
     ROUNDS,

@@ -16,10 +16,9 @@ import db
 from db import BlockedReason, OnFailure, TaskStatus, boards
 from db.tasks import TASK_TRANSITIONS
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.world import Case, World, at, gid, make_world, stored
 
-ADMIN = db.Viewer(is_administrator=True)
 MOVED = "{ task { status blockedReason version } userErrors { code path message } }"
 CASES = {
     "transitionTask": Case(lambda w: {"id": gid(w.subtask), "to": "BLOCKED"}),

@@ -19,7 +19,7 @@ from db.engine import BY_KEY
 from db.errors import BudgetExceeded
 from db.statements import Values
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.test_budgets import budget, record, show
 from tests.test_claims import (
     ROUNDS,
@@ -35,7 +35,6 @@ from tests.test_claims import (
 )
 from tests.world import World, gid, make_world, stored
 
-ADMIN = db.Viewer(is_administrator=True)
 CLAIM = """claimTask {
   attempt { task { title } }
   reason

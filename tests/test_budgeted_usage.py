@@ -15,8 +15,8 @@ import db
 from db import Right, usage
 from db.errors import BudgetExceeded
 from tests import factories
-from tests.conftest import People
-from tests.test_budgets import ADMIN, budget, record, show
+from tests.conftest import ADMIN, People
+from tests.test_budgets import budget, record, show
 from tests.world import World, gid, make_world, snapshot, stored
 
 RECORD = """recordUsage {

@@ -17,12 +17,11 @@ from db import Right, budget_room, usage
 from db.errors import BudgetExceeded
 from graph.core.scalars import key_text
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.oracle import by_members, seen_with
 from tests.patience import becomes
 from tests.world import Case, World, at, gid, make_world, stored
 
-ADMIN = db.Viewer(is_administrator=True)
 FIELDS = (
     "spent reserved remaining percentUsed limitCost limitTokens thresholds isHard period"
     " alerts { nodes { threshold spent } }"

@@ -18,10 +18,9 @@ from db import ProjectStatus, Right
 from db.claims import claiming, starts
 from db.claims.starts import FRONT, Start, Starts
 from db.statements import Values
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.patience import becomes
 from tests.test_claims import (
-    ADMIN,
     change,
     claim,
     make_agents,
@@ -45,7 +44,7 @@ async def world(database: db.Database, http: httpx.AsyncClient, people: People) 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few claims are many, and the process knows no queue of another test."""
-    monkeypatch.setattr(starts, "starts", Starts())
+    monkeypatch.setattr(starts, "of_this_process", Starts())
     monkeypatch.setattr(starts, "CLAIMS", 50)
     monkeypatch.setattr(starts, "FEW", 5)
     monkeypatch.setattr(starts, "MANY", 20)
@@ -84,7 +83,7 @@ async def entries_read(world: World, agent: db.Agent, start: Start) -> int:
 async def found_start(world: World, agent: db.Agent, *types: str) -> Start:
     """Where the next claim of an agent begins."""
     async with world.database.write(ADMIN, Right.WORK) as session:
-        return await starts.starts.find(session, agent.id, types)
+        return await starts.of_this_process.find(session, agent.id, types)
 
 
 @asynccontextmanager
@@ -194,7 +193,7 @@ async def test_a_start_is_looked_up_once_at_a_time(
         monkeypatch.setattr(starts, "CLAIMS", 1)
         monkeypatch.setattr(starts, "_run", look_up)
         # So that the agent itself is not looked up.
-        starts.starts._agents[agent.id, ()].claims = -100
+        starts.of_this_process._agents[agent.id, ()].claims = -100
         now = time.monotonic()
         monkeypatch.setattr(starts, "monotonic", lambda: now + starts.SECONDS)
         first = asyncio.create_task(found_start(world, agent))
@@ -255,5 +254,5 @@ async def test_agents_that_claim_once_are_forgotten(
     monkeypatch.setattr(starts, "MOST_KNOWN", 3)
     async with world.database.write(ADMIN, Right.WORK) as session:
         for _ in range(10):
-            await starts.starts.find(session, db.new_id(), ())
-    assert len(starts.starts._agents) <= 4
+            await starts.of_this_process.find(session, db.new_id(), ())
+    assert len(starts.of_this_process._agents) <= 4

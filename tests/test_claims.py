@@ -23,11 +23,10 @@ from db.scopes import scope
 from db.statements import Compiled, Statement, Values
 from tests import factories
 from tests.client import Client
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.test_races import waiting
 from tests.world import Case, WholeWorld, World, at, faults, gid, make_world, stored
 
-ADMIN = db.Viewer(is_administrator=True)
 ROUNDS = 50
 ERRORS = "userErrors { __typename code message path }"
 ATTEMPT = "attempt { id number status task { title status } } reason message availableAt"

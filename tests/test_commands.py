@@ -639,6 +639,10 @@ def test_the_choices_are_those_of_the_api() -> None:
     assert [each.name for each in usage.Group] == [each.name for each in UsageGroup]
 
 
+def test_the_prefix_of_a_token_is_as_long_as_that_stored() -> None:
+    assert tokens.PREFIX_LENGTH == access.PREFIX_LENGTH
+
+
 # Tables
 
 

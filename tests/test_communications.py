@@ -13,7 +13,7 @@ import db
 from db import communications
 from graph.core.scalars import global_id, key_text
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.oracle import by_members
 from tests.world import Case, Fault, World, at, faults, gid, make_world, snapshot, stored
 
@@ -23,7 +23,6 @@ WHOLE = (
     " expiresAt metadata project { name } fromAgent { name } toAgent { name } task { title }"
     f" replyTo {{ type }} replies {{ totalCount }} sentAt createdAt }} {ERRORS} }}"
 )
-ADMIN = db.Viewer(is_administrator=True)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import db
 from db import AgentStatus, ProjectStatus, Right, claims, dependencies
 from db.errors import Rejected
 from tests import factories
-from tests.conftest import People
-from tests.test_claims import ADMIN, change, claim, count, make_agents, make_tasks, titles
+from tests.conftest import ADMIN, People
+from tests.test_claims import change, claim, count, make_agents, make_tasks, titles
 from tests.world import World, make_world, stored
 
 ROUNDS = 50

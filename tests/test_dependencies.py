@@ -16,15 +16,14 @@ from hypothesis import strategies as st
 from sqlalchemy import select, update
 
 import db
-from db import OnFailure, TaskStatus, boards, dependencies, plans
-from db.errors import CycleDetected, IllegalTransition
+from db import OnFailure, Right, TaskStatus, boards, dependencies, plans
+from db.errors import CycleDetected, IllegalTransition, Rejected
 from db.statements import Values
 from db.tasks import TASK_TRANSITIONS
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.world import World, gid, make_world, snapshot, stored
 
-ADMIN = db.Viewer(is_administrator=True)
 NOTHING = {TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.SKIPPED}
 OPEN = {TaskStatus.PENDING, TaskStatus.ASSIGNED, TaskStatus.BLOCKED}
 SKIP = OnFailure.SKIP
@@ -550,6 +549,22 @@ async def test_an_edge_is_added_changed_and_removed(world: World) -> None:
     assert removed["task"] == shown | {"unmetDependencyCount": 1, "dependencies": {"nodes": []}}
     query = "SELECT title FROM tasks JOIN task_dependencies ON dependent_id = id"
     assert await stored(world.database, query) == ["Subtask"]
+
+
+async def test_both_ends_are_locked_or_all_that_is_wrong_is_said(world: World) -> None:
+    viewer = db.Viewer(user_id=world.people.users["owner"].id)
+    nothing = db.new_id()
+    async with world.database.write(viewer, Right.EDIT) as session:
+        ends = await dependencies.lock_ends(session, world.parent.id, world.free.id)
+    assert [task.id for task in ends] == [world.parent.id, world.free.id]
+    for pair, paths in (
+        ((world.foreign.id, nothing), [("dependent_id",), ("dependency_id",)]),
+        ((world.parent.id, world.foreign.id), [("dependency_id",)]),
+    ):
+        with pytest.raises(Rejected) as refused:
+            async with world.database.write(viewer, Right.EDIT) as session:
+                await dependencies.lock_ends(session, *pair)
+        assert [error.path for error in refused.value.errors] == paths
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 10])

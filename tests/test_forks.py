@@ -13,10 +13,9 @@ from sqlalchemy import text
 import db
 from graph.core.scalars import key_text
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.world import World, faults, gid, make_world, snapshot, stored
 
-ADMIN = db.Viewer(is_administrator=True)
 MESSAGE = "id sequence sender content parts timestamp editedAt metadata parentMessage { id }"
 FORK = (
     "forkConversation { conversation { id title summary conversationUrl status lastMessageAt"

@@ -15,7 +15,7 @@ from db import access, interaction_answers
 from graph.core.scalars import global_id
 from tests import factories
 from tests.client import Client
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.oracle import seen_with
 from tests.world import (
     Case,
@@ -32,7 +32,6 @@ from tests.world import (
 
 ROUNDS = 50
 ERRORS = "userErrors { code path message }"
-ADMIN = db.Viewer(is_administrator=True)
 LATE = [("ILLEGAL_TRANSITION", "id")]
 
 SEEN = {db.InteractionAnswer: seen_with(db.HumanInteraction, "interaction_id")}

@@ -16,7 +16,7 @@ import db
 from db import InteractionStatus, InteractionType
 from graph.core.scalars import global_id
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.factories import START
 from tests.oracle import by_members
 from tests.world import Case, World, at, gid, make_world, snapshot, stored
@@ -53,7 +53,6 @@ KINDS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ),
 ]
 OWN = " ".join(f"... on {kind} {{ {fields} }}" for _, kind, _, fields, _ in KINDS)
-ADMIN = db.Viewer(is_administrator=True)
 BREAKING = {
     "human_interactions": {
         "priority_range": ["priority = 0", "priority = 6"],

@@ -14,12 +14,12 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from db.events.positions import LOCK
 from graph.core.scalars import key_text
 from tests import processes
 from tests.patience import PATIENCE, until
-from tests.processes import Elsewhere, Serving, client, sql
+from tests.processes import Clients, Elsewhere, Serving, client, sql
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses")
 
@@ -167,7 +167,7 @@ KINDS = [
 
 
 @dataclass
-class Writers:
+class Writers(Clients):
     """Clients that write, each one write after the other, under an idempotency key of its own.
 
     They send a write again until it is acknowledged, to whichever server is there, except some that
@@ -186,20 +186,9 @@ class Writers:
     broken: list[str] = field(default_factory=list)
     """Answers that nobody should get."""
 
-    def __enter__(self) -> Writers:
-        self._stopping = threading.Event()
+    def work(self) -> list[Callable[[], None]]:
         self._numbers = itertools.count(1)
-        self._threads = [
-            threading.Thread(target=self._run, args=(place,)) for place in range(CLIENTS)
-        ]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
+        return [partial(self._run, place) for place in range(CLIENTS)]
 
     def more(self) -> None:
         """Wait until some more writes were acknowledged."""
@@ -209,7 +198,7 @@ class Writers:
 
     def _run(self, place: int) -> None:
         with client(headers={"authorization": f"Bearer {self.token}"}) as http:
-            while not self._stopping.is_set() and not self.broken:
+            while not self.is_stopping and not self.broken:
                 number = next(self._numbers)
                 self._write(http, place, KINDS[number % len(KINDS)], number)
 

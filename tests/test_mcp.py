@@ -28,7 +28,7 @@ from graph.mcp.tools import TOOLS
 from graph.settings import Settings
 from tests import factories
 from tests.client import counted
-from tests.conftest import People, application, serving
+from tests.conftest import ADMIN, People, application, serving
 from tests.following import numbering
 from tests.processes import CODE
 from tests.test_disconnects import Leaving, none_waits
@@ -39,7 +39,6 @@ VERSION = "2026-07-28"
 TASKS = "io.modelcontextprotocol/tasks"
 META = "io.modelcontextprotocol/"
 MEDIA = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
-ADMIN = db.Viewer(is_administrator=True)
 NAMES = [
     "find_ready_work",
     "claim",

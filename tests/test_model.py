@@ -51,12 +51,12 @@ from db import (
 )
 from db.errors import BudgetExceeded, CycleDetected, DomainError, IllegalTransition, LeaseLost
 from tests import factories
+from tests.conftest import ADMIN
 from tests.model import Asked, Fixed, Limits, Work, Worker
 from tests.test_dependencies import NOTHING
 
 EXAMPLES = int(os.environ.get("TROUPE_EXAMPLES", "30"))
 STEPS = 50
-ADMIN = db.Viewer(is_administrator=True)
 PEOPLE = 3
 
 TYPES = (None, "DEVELOPER", "RESEARCHER")

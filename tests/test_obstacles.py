@@ -15,11 +15,10 @@ from db import OnFailure, TaskStatus, obstacles
 from db.dependencies import recount
 from db.statements import Values, compiled, value
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.test_readiness import nodes
 from tests.world import World, gid, make_world
 
-ADMIN = db.Viewer(is_administrator=True)
 STUCK = """query($id: ID!, $first: Int) { project(id: $id) { whyStuck(first: $first) {
   code message type until taskCount task { title } agent { name } budget { id }
 } } }"""

@@ -15,9 +15,9 @@ import db
 from db import OnFailure, TaskStatus, access, dependencies, plans, user_changes
 from tests import factories
 from tests.client import Answer, Client
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.patience import becomes
-from tests.test_dependencies import ADMIN, Naive, become
+from tests.test_dependencies import Naive, become
 from tests.world import World, faults, gid, make_world, stored
 
 ROUNDS = 10

@@ -17,10 +17,9 @@ from db import OnFailure, Right
 from db.claims import idle
 from db.statements import Values, compiled, value
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.world import World, gid, make_world
 
-ADMIN = db.Viewer(is_administrator=True)
 WAITS = """query($id: ID!, $first: Int) { task(id: $id) {
   waitsFor(first: $first) { why onFailure isMet task { title } }
 } }"""

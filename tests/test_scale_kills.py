@@ -12,12 +12,12 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from graph.core.scalars import key_text
 from tests import poolers, processes
 from tests.patience import PATIENCE, until
 from tests.poolers import Bouncer, options_of_the_page
-from tests.processes import Elsewhere, Serving, client
+from tests.processes import Clients, Elsewhere, Serving, client
 from tests.standbys import let_replicate, standby_of
 from tests.test_follower_kills import Follower, all_positions, following
 from tests.test_kills import (
@@ -62,7 +62,7 @@ RENAME = (
 
 
 @dataclass
-class Readers:
+class Readers(Clients):
     """Clients that change a task of their own, and look it up with the token of the write."""
 
     server: Serving
@@ -72,26 +72,14 @@ class Readers:
     failures: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
 
-    def __enter__(self) -> Readers:
-        self._stopping = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(place, task))
-            for place, task in enumerate(self.tasks)
-        ]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
+    def work(self) -> list[Callable[[], None]]:
+        return [partial(self._run, place, task) for place, task in enumerate(self.tasks)]
 
     def _run(self, place: int, task: str) -> None:
         for number in itertools.count():
             # A new connection, which may lead to the other process.
             with client(headers={"authorization": f"Bearer {self.token}"}) as http:
-                if self._stopping.is_set() or self.broken:
+                if self.is_stopping or self.broken:
                     return
                 title = f"{place}.{number}"
                 written = self._until_answered(http, RENAME, {}, id=task, title=title)

@@ -31,6 +31,7 @@ import db
 from db import AgentStatus, boards
 from db.imports import import_plan
 from tests import factories
+from tests.conftest import ADMIN
 from tests.processes import Serving
 from tests.test_imports import EXAMPLES, REAL_PLAN, assert_counts, real
 from tests.test_kills import Cluster, cluster
@@ -47,7 +48,6 @@ log = logging.getLogger("troupe")
 SECONDS = 300
 """How long a plan may take at most."""
 
-ADMIN = db.Viewer(is_administrator=True)
 TRY_AGAIN = {"OVERLOADED", "TIMEOUT", "UNAVAILABLE"}
 
 ATTEMPT = "attempt { id number task { id } }"

@@ -18,12 +18,11 @@ from db import OnFailure, task_graphs
 from db.imports import import_plan
 from db.task_graphs import GraphEdge, GraphTask, TaskGraph, TimeTaken
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.test_dependencies import Naive
 from tests.test_imports import REAL_PLAN, real
 from tests.world import World, gid, make_world
 
-ADMIN = db.Viewer(is_administrator=True)
 GRAPH = """query($id: ID!, $most: Int) { taskGraph(projectId: $id, maxSize: $most) {
   levels
   nodes { level task { title } }

@@ -11,11 +11,12 @@ import orjson
 import pytest
 
 import db
-from db import ToolStatus
+from db import Right, ToolStatus, tools
+from db.errors import Denied, NotFound
 from db.tools import MOST_TOOLS
 from graph.core.scalars import global_id
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.oracle import Everything, Someone, seen_with
 from tests.world import Case, Fault, World, at, faults, gid, make_world, snapshot, stored
 
@@ -28,7 +29,6 @@ WHOLE = (
 ATTACHED = (
     f"{{ agent {{ name version tools {{ configuration isActive tool {{ name }} }} }} {ERRORS} }}"
 )
-ADMIN = db.Viewer(is_administrator=True)
 
 
 def sees_tool(everything: Everything, viewer: Someone, tool: db.Tool) -> bool:
@@ -356,6 +356,26 @@ async def test_only_administrators_make_and_change_what_all_share(world: World) 
     gone = await world.people.admin.change(f"deleteTool {{ deletedId {ERRORS} }}", id=id)
     assert changed["tool"]["name"] == "saw"
     assert gone == {"deletedId": id, "userErrors": []}
+
+
+async def test_the_rules_of_new_tools_hold_without_the_api(world: World) -> None:
+    before = await snapshot(world.database)
+    owner = db.Viewer(user_id=world.people.users["owner"].id)
+    hidden = db.Viewer(user_id=world.people.users["stranger"].id)
+    named = {"name": "saw", "project_id": world.project.id}
+    for viewer, values, error in (
+        (owner, {"name": "saw"}, Denied),
+        (hidden, named, NotFound),
+        (hidden, {"name": "saw"}, Denied),
+    ):
+        with pytest.raises(error):
+            async with world.database.write(viewer, Right.EDIT) as session:
+                await tools.create(session, values)
+    assert await snapshot(world.database) == before
+    for viewer, values in ((owner, named), (ADMIN, {"name": "saw"})):
+        async with world.database.write(viewer, Right.EDIT) as session:
+            made = await tools.create(session, values)
+        assert (made.name, made.project_id) == ("saw", values.get("project_id"))
 
 
 async def test_everybody_sees_what_all_share_and_only_members_the_rest(

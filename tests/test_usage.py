@@ -6,16 +6,18 @@ import asyncio
 import re
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
 import db
-from db import usage
+from db import Right, usage
 from db.engine import BY_KEY
+from db.errors import Invalid, Rejected
 from graph.core.scalars import global_id
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.factories import minutes
 from tests.oracle import by_members
 from tests.patience import PATIENCE
@@ -29,7 +31,6 @@ WHOLE = (
     " project { name } agent { name } task { title } attempt { number } conversation { summary }"
     f" message {{ content }} user {{ username }} }} {ERRORS} }}"
 )
-ADMIN = db.Viewer(is_administrator=True)
 BREAKING = {
     "usage_records": {
         "tokens_not_negative": [
@@ -381,6 +382,37 @@ async def test_a_traceparent_names_a_trace_and_a_span(
         where={"traceId": {"eq": TRACE}},
     )
     assert answer.data["usageRecords"]["totalCount"] == 1
+
+
+async def test_attributes_and_the_project_are_understood_without_the_api(world: World) -> None:
+    before = await snapshot(world.database)
+    model = {"gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 3}
+    named = {"model_name": "m", "task_id": world.free.id}
+    wrong: list[dict[str, Any]] = [
+        {"attributes": {"gen_ai.request.model": 1}},
+        {"input_tokens": 1},
+    ]
+
+    async def record(project_id: UUID | None, *calls: dict[str, Any]) -> list[UUID]:
+        async with world.database.write(ADMIN, Right.WORK) as session:
+            return await usage.record_usage(
+                session, project_id, {(place,): call for place, call in enumerate(calls)}
+            )
+
+    for project_id in (None, world.project.id):
+        with pytest.raises(Rejected) as refused:
+            await record(project_id, *wrong, named)
+        paths = [error.path for error in refused.value.errors]
+        assert paths == [(0, "attributes"), (1, "model_name")]
+    with pytest.raises(Invalid, match="Name the project"):
+        await record(None, {"model_name": "m"})
+    assert await snapshot(world.database) == before
+    given = {"attributes": model, "input_tokens": 5}
+    first, second = await record(None, given, named)
+    async with world.database.write(ADMIN) as session:
+        one, other = [await session.get_one(db.UsageRecord, id) for id in (first, second)]
+    assert (one.model_name, one.input_tokens) == ("m", 5)
+    assert {one.project_id, other.project_id} == {world.project.id}
 
 
 async def test_a_cost_beyond_all_money_is_refused_at_its_place(world: World) -> None:

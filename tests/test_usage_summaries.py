@@ -16,11 +16,10 @@ from db import usage
 from db.sweeper import Sweeper
 from db.usage_totals import COUNTS, merge_totals
 from tests import factories
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.factories import START, minutes
 from tests.world import World, gid, make_world, stored
 
-ADMIN = db.Viewer(is_administrator=True)
 COLUMNS = "inputTokens cachedInputTokens cacheCreationTokens outputTokens reasoningTokens"
 SUMS = f"{COLUMNS} cost calls failures unpricedCalls"
 ASK = """query($groupBy: [UsageGroup!], $from: DateTime, $to: DateTime, $rollUp: Boolean,

@@ -8,9 +8,11 @@ import pytest
 from sqlalchemy import select, text
 
 import db
+from db import Right, user_changes
 from db.base import any_of
+from db.errors import Denied
 from graph.core.scalars import global_id
-from tests.conftest import People
+from tests.conftest import ADMIN, People
 from tests.oracle import Everything, Someone
 from tests.world import FORBIDDEN, Case, Fault, World, faults, gid, make_world, snapshot, stored
 
@@ -163,6 +165,25 @@ async def test_users_do_not_change_their_role_or_state_or_other_users(world: Wor
 
     assert found == [("NOT_FOUND", "id")]
     assert await world.error(world.agent, "updateUser", id=owner, displayName="A") == "FORBIDDEN"
+
+
+async def test_the_rule_of_own_values_holds_without_the_api(world: World) -> None:
+    before = await snapshot(world.database)
+    id = world.people.users["owner"].id
+    viewer = db.Viewer(user_id=id)
+
+    async def change(asking: db.Viewer, **values: Any) -> db.User:
+        async with world.database.write(asking, Right.USE) as session:
+            user = await session.fetch(db.User, id)
+            return await user_changes.change_user(session, user, **values)
+
+    with pytest.raises(Denied):
+        await change(viewer, role=db.UserRole.ADMIN)
+    with pytest.raises(Denied):
+        await change(viewer, is_active=True, display_name="Ann")
+    assert await snapshot(world.database) == before
+    assert (await change(viewer, display_name="Ann")).display_name == "Ann"
+    assert (await change(ADMIN, email="ann@localhost")).email == "ann@localhost"
 
 
 async def test_a_name_is_kept_as_it_is_spelt_and_found_however_it_is(

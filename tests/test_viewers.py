@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from graphql import build_client_schema, get_introspection_query
-from sqlalchemy import func, select, update
+from sqlalchemy import Uuid, cast, func, select, update
 
 import db
 from db import access
+from db.scopes import acts_for
 from graph.core.errors import Unauthenticated
 from graph.execution import tokens as viewer
 from graph.execution.tokens import CHECK_SECONDS, Tokens
@@ -395,3 +396,21 @@ async def test_who_is_not_known_is_not_read_to_the_end(people: People, limited: 
     for long in ("{" + " __typename" * 1000 + " }", "{ __typename }" + " " * 10_000):
         assert (await limited.nobody.ask(long)).code == "UNAUTHENTICATED"
     assert (await limited.owner.ask("{ __typename }" + " " * 10_000)).data
+
+
+async def test_an_agent_acts_only_for_itself_and_a_user_for_every_agent(
+    database: db.Database,
+) -> None:
+    one, other = db.new_id(), db.new_id()
+    agents: list[Any] = [one, other, None]
+    viewers = {
+        db.Viewer(agent_id=one): [True, False, False],
+        db.Viewer(user_id=one): [True, True, True],
+        db.Viewer(is_administrator=True): [True, True, True],
+    }
+    for asking, allowed in viewers.items():
+        assert [asking.acts_for(each) for each in agents] == allowed
+        conditions = [acts_for(asking, cast(each, Uuid)) for each in agents]
+        async with database.read() as session:
+            found = (await session.execute(select(*conditions))).one()
+        assert [bool(each) for each in found] == allowed

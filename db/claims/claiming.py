@@ -331,7 +331,7 @@ async def claim(
     start = starts.FRONT
     # One that takes many at once reads dead entries once for all of them.
     if limit == 1 and not session.has_begun:
-        start = await starts.starts.find(session, agent_id, tuple(kinds))
+        start = await starts.of_this_process.find(session, agent_id, tuple(kinds))
     rows = await session.alone(
         _claimed,
         *options,

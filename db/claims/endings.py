@@ -36,14 +36,14 @@ from db.attempts import AttemptStatus, TaskAttempt
 from db.base import constant
 from db.claims import conditions
 from db.claims.conditions import ASSIGNED, PENDING
-from db.claims.heartbeats import is_own, own_attempt
+from db.claims.heartbeats import own_attempt
 from db.dependencies import completing, ended_unsuccessfully
 from db.errors import LeaseLost, Path
 from db.interactions import HumanInteraction
 from db.leases import lease
 from db.projects import Project
 from db.rights import Right
-from db.scopes import Viewer, scope
+from db.scopes import Viewer, acts_for, scope
 from db.sessions import WriteSession
 from db.statements import Statement, value
 from db.tasks import UNSUCCESSFUL, BlockedReason, Task, TaskStatus
@@ -102,7 +102,7 @@ def _held(viewer: Viewer, right: Right, how: Ending, *rows: Any) -> CTE:
         .where(
             TaskAttempt.id == value("attempt_id", Uuid),
             TaskAttempt.ended_at.is_(None),  # has no index: it is found by its key
-            is_own(viewer),
+            acts_for(viewer, TaskAttempt.agent_id),
             scope(Task, viewer, right),
         )
         .with_for_update(key_share=True, of=list(rows))

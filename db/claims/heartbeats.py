@@ -25,20 +25,12 @@ from db import leases
 from db.attempts import TaskAttempt
 from db.errors import Denied, DomainError, Invalid, LeaseLost, NotFound, Path, Rejected
 from db.leases import lease
-from db.parameters import bind
 from db.rights import Right
-from db.scopes import Viewer, scope
+from db.scopes import Viewer, acts_for, scope
 from db.sessions import WriteSession
 from db.statements import Statement
 from db.tasks import Task
 from db.writes import arrays, set_actor, unnested
-
-
-def is_own(viewer: Viewer, attempt: Any = TaskAttempt) -> ColumnElement[bool]:
-    """Whether an attempt is the viewer's, if that is an agent: people act for agents."""
-    if viewer.agent_id is None:
-        return true()
-    return attempt.agent_id == bind(viewer.agent_id, Uuid)  # type: ignore[no-any-return]
 
 
 async def own_attempt(
@@ -46,7 +38,7 @@ async def own_attempt(
 ) -> TaskAttempt:
     """An attempt that the viewer may work on. Raises NotFound and Denied."""
     attempt = await session.fetch(TaskAttempt, attempt_id, at=path, lock=False)
-    if session.viewer.agent_id not in (None, attempt.agent_id):
+    if not session.viewer.acts_for(attempt.agent_id):
         raise Denied("This is the attempt of another agent.", path)
     return attempt
 
@@ -67,7 +59,7 @@ def known_attempts(viewer: Viewer, right: Right, given: CTE) -> CTE:
     return (
         select(attempt.id, attempt.task_id, *more)
         .select_from(given.join(attempt, true()))
-        .where(is_own(viewer, attempt), scope(attempt, viewer, right, by_key=True))
+        .where(acts_for(viewer, attempt.agent_id), scope(attempt, viewer, right, by_key=True))
         .cte("known")
     )
 

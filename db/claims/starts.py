@@ -177,8 +177,8 @@ async def _run(session: WriteSession, statement: Statement, *options: Any, **val
     return await session.run_alone(found, Values(viewer, values), is_logged=False)
 
 
-starts = Starts()
-"""Those of this process."""
+of_this_process = Starts()
+"""Where the queues begin for the claims of this process."""
 
 
 def levels(project_id: Any, type: Any) -> Any:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Manage access tokens.")
 
-
-# The length of the prefixes that `db.access` stores.
+# As in `db.access`, whose import takes long.
 PREFIX_LENGTH = 12
 
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, Self, TypeVar
 
 from db import Database, ReadSession, Right, Viewer, WriteSession
-from db.idempotency import Key, Outcome
+from db.idempotency import ChangedKeys, Key
 from db.replicas import Reading
 from graph.core.timers import SharedTimer
 
@@ -166,7 +166,7 @@ class Access:
                 source = self.reading or self.database
                 return await source.json(statement, arguments, by_key=by_key)
 
-    async def outcome(self, key: Key) -> Outcome | None:
+    async def outcome(self, key: Key) -> ChangedKeys | None:
         """What was done with an idempotency key; None if nothing was. Raises KeyReused."""
         with self.in_time():
             async with self._connection():

@@ -118,7 +118,7 @@ class Caller:
         return body
 
 
-class Outcome(NamedTuple):
+class ToolOutcome(NamedTuple):
     """What a tool has done."""
 
     data: dict[str, Any] | None
@@ -150,7 +150,7 @@ class CallableTool:
         found = places(self._schema, parse(self.tool.document))
         return {place.path: name for name, place in found.items()}
 
-    async def call(self, caller: Caller, arguments: Mapping[str, Any]) -> Outcome:
+    async def call(self, caller: Caller, arguments: Mapping[str, Any]) -> ToolOutcome:
         """Execute the operation for these arguments. One that is null counts as omitted."""
         variables = {name: value for name, value in arguments.items() if value is not None}
         try:
@@ -164,7 +164,7 @@ class CallableTool:
         except ValueError as error:
             if not caller.has_run:
                 log_refusal(TRANSPORT, 200, [BadInput.code])
-            return Outcome(None, list(error.args))
+            return ToolOutcome(None, list(error.args))
         body = await caller.run(self.tool.document, name, variables)
         return self._outcome(caller, operation, variables, body)
 
@@ -194,7 +194,7 @@ class CallableTool:
         operation: OperationDefinitionNode,
         variables: Mapping[str, Any],
         body: dict[str, Any],
-    ) -> Outcome:
+    ) -> ToolOutcome:
         found = [self._problem(caller, error, variables) for error in body.get("errors", ())]
         data = body.get("data") or {}
         roots = [each for each in data.values() if each is not None]
@@ -205,9 +205,9 @@ class CallableTool:
                 found += [self._user_problem(error) for error in errors]
                 data |= {} if errors else payload
         if not roots:
-            return Outcome(None, found or [_not_found(operation)])
+            return ToolOutcome(None, found or [_not_found(operation)])
         shown = pruned(self.output_schema, data)
-        return Outcome(shown if shown or not found else None, found)
+        return ToolOutcome(shown if shown or not found else None, found)
 
     def _problem(
         self, caller: Caller, error: Mapping[str, Any], variables: Mapping[str, Any]

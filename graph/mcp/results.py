@@ -12,7 +12,7 @@ from mcp_types import INTERNAL_ERROR, CallToolResult, TextContent
 
 from db.text import decimal_json
 from graph.execution.masking import masked
-from graph.mcp.calls import SCOPE_KEY, CallableTool, Caller, Outcome, plain
+from graph.mcp.calls import SCOPE_KEY, CallableTool, Caller, ToolOutcome, plain
 
 Context = ServerRequestContext[Any, Any]
 
@@ -24,7 +24,9 @@ def caller_of(context: Context) -> Caller:
     return caller
 
 
-async def outcome_of(tool: CallableTool, caller: Caller, arguments: Mapping[str, Any]) -> Outcome:
+async def outcome_of(
+    tool: CallableTool, caller: Caller, arguments: Mapping[str, Any]
+) -> ToolOutcome:
     """What a tool does for these arguments. Raises MCPError for a fault."""
     try:
         return await tool.call(caller, arguments)
@@ -32,7 +34,7 @@ async def outcome_of(tool: CallableTool, caller: Caller, arguments: Mapping[str,
         raise MCPError(INTERNAL_ERROR, masked(error).message) from None
 
 
-def result_of(outcome: Outcome) -> CallToolResult:
+def result_of(outcome: ToolOutcome) -> CallToolResult:
     """The result of a tool: as text and as JSON, or sentences if something went wrong."""
     texts = list(outcome.problems)
     if outcome.data is not None:

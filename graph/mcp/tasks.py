@@ -28,7 +28,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import Field
 
 from db import InteractionStatus
-from graph.mcp.calls import CallableTool, Caller, Outcome
+from graph.mcp.calls import CallableTool, Caller, ToolOutcome
 from graph.mcp.results import Context, caller_of, outcome_of, result_of
 
 EXTENSION = "io.modelcontextprotocol/tasks"
@@ -85,7 +85,7 @@ class Waiting:
         await self._find(context, params)
         return {}
 
-    async def _find(self, context: Context, params: TaskParams) -> Outcome:
+    async def _find(self, context: Context, params: TaskParams) -> ToolOutcome:
         """The interaction of a task. Raises MCPError."""
         if context.protocol_version not in MODERN_PROTOCOL_VERSIONS:
             raise MCPError(METHOD_NOT_FOUND, "Method not found")
@@ -105,16 +105,16 @@ class Waiting:
             raise MCPError(INVALID_PARAMS, " ".join(problems))
         return outcome
 
-    async def _look(self, caller: Caller, arguments: dict[str, Any]) -> Outcome:
+    async def _look(self, caller: Caller, arguments: dict[str, Any]) -> ToolOutcome:
         """The interaction as it is now."""
         return await outcome_of(self._tool, caller, {**arguments, "timeoutSeconds": 0})
 
 
-def _is_pending(outcome: Outcome) -> bool:
+def _is_pending(outcome: ToolOutcome) -> bool:
     return outcome.data is not None and outcome.data["status"] == InteractionStatus.PENDING
 
 
-def _task(outcome: Outcome) -> dict[str, Any]:
+def _task(outcome: ToolOutcome) -> dict[str, Any]:
     """The task of an interaction."""
     assert outcome.data is not None
     found = outcome.data
