@@ -477,6 +477,53 @@ async def test_two_tasks_that_share_a_resource_never_run_at_once(world: World) -
                 await end(world, claims.complete, attempt, None)
 
 
+async def test_a_task_in_progress_gets_only_resources_that_are_free(world: World) -> None:
+    taken, other = await make_tasks(
+        world, {"resource_keys": ["x"]}, {"resource_keys": ["y"], "title": "other"}
+    )
+    await claim(world, limit=2)
+
+    found = await world.refused(
+        world.owner, "updateTask", id=gid(other), resourceKeys=["y", "x"], title="New"
+    )
+    assert found == [("INVALID", "resourceKeys")]
+
+    async def keys(*names: str) -> Any:
+        return await world.owner.change(
+            "updateTask { task { resourceKeys } userErrors { code } }",
+            id=gid(other),
+            resourceKeys=names,
+        )
+
+    for names in (("y", "z"), ("z",), ("z", "y"), ()):
+        assert await keys(*names) == {"task": {"resourceKeys": list(names)}, "userErrors": []}
+    await change(world, taken, status=TaskStatus.PENDING, current_attempt_id=None)
+    assert (await keys("x"))["userErrors"] == []
+    assert "x" not in await titles(world, await claim(world, limit=10))
+
+
+async def test_a_resource_is_not_given_to_a_task_in_progress_and_claimed_at_once(
+    world: World,
+) -> None:
+    await change(world, world.free, status=TaskStatus.COMPLETED)
+    for number in range(ROUNDS):
+        (running,) = await make_tasks(world, {})
+        begun = await claim(world)
+        await make_tasks(world, {"resource_keys": [f"{number}"]})
+        found = await asyncio.gather(
+            claim(world),
+            world.owner.change(
+                "updateTask { userErrors { code } }", id=gid(running), resourceKeys=[f"{number}"]
+            ),
+        )
+        keys = await stored(
+            world.database, "SELECT unnest(resource_keys) FROM tasks WHERE status = 'IN_PROGRESS'"
+        )
+        assert keys.count(f"{number}") == 1
+        for attempt in found[0].attempts + begun.attempts:
+            await end(world, claims.complete, attempt, None)
+
+
 async def test_of_tasks_that_share_a_resource_one_claim_takes_one(world: World) -> None:
     await make_tasks(
         world,
