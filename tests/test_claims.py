@@ -1407,6 +1407,7 @@ async def test_a_task_says_what_it_needs_and_a_project_what_it_allows(world: Wor
         ("maxTasksInReview", -1),
         ("maxTasksByType", {"deploy": "1"}),
         ("maxTasksByType", {"deploy": -1}),
+        ("maxTasksByType", {"": 1}),
         ("maxTasksByType", [1]),
     ):
         found = await world.refused(world.owner, "updateProject", id=project, **{name: value})
