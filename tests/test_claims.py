@@ -446,6 +446,17 @@ async def test_a_task_is_claimed_once(world: World) -> None:
         assert await count(world, "task_attempts WHERE number > 1") == 0
 
 
+async def test_no_attempt_waits_for_what_refers_to_its_task(world: World) -> None:
+    """Whoever inserts a row that refers to a task locks its key until the transaction ends."""
+    async with world.database.write(ADMIN) as session:
+        await session.execute(text("SELECT FROM tasks FOR KEY SHARE"))
+        async with asyncio.timeout(10):
+            for how in (claims.release, claims.fail, claims.complete):
+                (attempt,) = (await claim(world)).attempts
+                await end(world, how, attempt, "Done.")
+                await change(world, world.free, available_at=text("now()"))
+
+
 async def test_what_many_claim_at_once_is_all_claimed_once(world: World) -> None:
     agents = await make_agents(world, 8, max_concurrent_tasks=1000)
     await make_tasks(world, *({} for _ in range(399)))
