@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent
@@ -399,6 +399,21 @@ def _creator(session: WriteSession) -> dict[str, Any]:
     return {"created_by_user_id": viewer.user_id, "created_by_agent_id": viewer.agent_id}
 
 
+async def _reserve(session: WriteSession, task: Task, keys: Iterable[str]) -> None:
+    """Reserve more resources for a task in progress, as a claim does. Raises Invalid if it cannot.
+
+    The locks are not waited for, so a claim that only looks at these resources can be in the way.
+    """
+    reserved = func.reserve_resources(
+        task.project_id, literal(sorted(keys), Task.resource_keys.type)
+    )
+    if not await session.scalar(select(reserved)):
+        raise Invalid(
+            "Agents are working on this task, and on another one that uses one of these resources.",
+            ("resource_keys",),
+        )
+
+
 async def change_task(
     session: WriteSession, id: UUID, values: dict[str, Any], version: int | None = None
 ) -> UUID:
@@ -406,7 +421,7 @@ async def change_task(
 
     Raises NotFound, Denied, Conflict, Rejected with all errors, and CycleDetected.
     """
-    if not values.keys() & {"agent_id", "parent_task_id"}:
+    if not values.keys() & {"agent_id", "parent_task_id", "resource_keys"}:
         return await session.change(Task, id, values, version=version)
     if "parent_task_id" in values:
         await lock(session, id)
@@ -416,6 +431,8 @@ async def change_task(
         raise CycleDetected([id], ("parent_task_id",))
     if "agent_id" in values:
         task.assign(values["agent_id"])
+    if "resource_keys" in values and task.status is TaskStatus.IN_PROGRESS:
+        await _reserve(session, task, set(values["resource_keys"]) - set(task.resource_keys))
     before = task.parent_task_id
     await task.update(session, **{k: v for k, v in values.items() if k != "agent_id"})
     if task.parent_task_id != before:

@@ -268,6 +268,14 @@ class Task(CRUD):
             "project_id",
             postgresql_where=text("blocked_reason = 'HUMAN_INPUT'"),
         ),
+        # A column of a unique index of all rows is a key for PostgreSQL: to change it, it waits for
+        # all transactions that refer to the row.
+        Index(
+            "uq_tasks_current_attempt_id",
+            "current_attempt_id",
+            unique=True,
+            postgresql_where=text("current_attempt_id IS NOT NULL"),
+        ),
     )
 
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
@@ -332,7 +340,6 @@ class Task(CRUD):
     current_attempt_id: Mapped[UUID | None] = mapped_column(
         # The two tables refer to each other, so this foreign key is added after both.
         ForeignKey("task_attempts.id", ondelete="SET NULL", use_alter=True),
-        unique=True,
     )
     lease_expires_at: Mapped[datetime | None] = column_property(
         leases.of_attempt(leases.lease.expires_at, current_attempt_id).scalar_subquery(),

@@ -45,6 +45,8 @@ def _counts(value: Any) -> Any:
     for count in value.values():
         if type(count) is not int or not 0 <= count <= 1_000_000_000:
             raise ValueError('these must be whole numbers by type, such as {"deploy": 1}')
+    if any(not type.strip() for type in value):
+        raise ValueError("name each type; tasks without a type cannot be limited")
     return value
 
 

@@ -445,6 +445,17 @@ async def test_a_task_is_claimed_once(world: World) -> None:
         assert await count(world, "task_attempts WHERE number > 1") == 0
 
 
+async def test_no_attempt_waits_for_what_refers_to_its_task(world: World) -> None:
+    """Whoever inserts a row that refers to a task locks its key until the transaction ends."""
+    async with world.database.write(ADMIN) as session:
+        await session.execute(text("SELECT FROM tasks FOR KEY SHARE"))
+        async with asyncio.timeout(10):
+            for how in (claims.release, claims.fail, claims.complete):
+                (attempt,) = (await claim(world)).attempts
+                await end(world, how, attempt, "Done.")
+                await change(world, world.free, available_at=text("now()"))
+
+
 async def test_what_many_claim_at_once_is_all_claimed_once(world: World) -> None:
     agents = await make_agents(world, 8, max_concurrent_tasks=1000)
     await make_tasks(world, *({} for _ in range(399)))
@@ -474,6 +485,53 @@ async def test_two_tasks_that_share_a_resource_never_run_at_once(world: World) -
             assert len(keys) == len(set(keys))
             for attempt in [id for each in found for id in each.attempts]:
                 await end(world, claims.complete, attempt, None)
+
+
+async def test_a_task_in_progress_gets_only_resources_that_are_free(world: World) -> None:
+    taken, other = await make_tasks(
+        world, {"resource_keys": ["x"]}, {"resource_keys": ["y"], "title": "other"}
+    )
+    await claim(world, limit=2)
+
+    found = await world.refused(
+        world.owner, "updateTask", id=gid(other), resourceKeys=["y", "x"], title="New"
+    )
+    assert found == [("INVALID", "resourceKeys")]
+
+    async def keys(*names: str) -> Any:
+        return await world.owner.change(
+            "updateTask { task { resourceKeys } userErrors { code } }",
+            id=gid(other),
+            resourceKeys=names,
+        )
+
+    for names in (("y", "z"), ("z",), ("z", "y"), ()):
+        assert await keys(*names) == {"task": {"resourceKeys": list(names)}, "userErrors": []}
+    await change(world, taken, status=TaskStatus.PENDING, current_attempt_id=None)
+    assert (await keys("x"))["userErrors"] == []
+    assert "x" not in await titles(world, await claim(world, limit=10))
+
+
+async def test_a_resource_is_not_given_to_a_task_in_progress_and_claimed_at_once(
+    world: World,
+) -> None:
+    await change(world, world.free, status=TaskStatus.COMPLETED)
+    for number in range(ROUNDS):
+        (running,) = await make_tasks(world, {})
+        begun = await claim(world)
+        await make_tasks(world, {"resource_keys": [f"{number}"]})
+        found = await asyncio.gather(
+            claim(world),
+            world.owner.change(
+                "updateTask { userErrors { code } }", id=gid(running), resourceKeys=[f"{number}"]
+            ),
+        )
+        keys = await stored(
+            world.database, "SELECT unnest(resource_keys) FROM tasks WHERE status = 'IN_PROGRESS'"
+        )
+        assert keys.count(f"{number}") == 1
+        for attempt in found[0].attempts + begun.attempts:
+            await end(world, claims.complete, attempt, None)
 
 
 async def test_of_tasks_that_share_a_resource_one_claim_takes_one(world: World) -> None:
@@ -1359,6 +1417,7 @@ async def test_a_task_says_what_it_needs_and_a_project_what_it_allows(world: Wor
         ("maxTasksInReview", -1),
         ("maxTasksByType", {"deploy": "1"}),
         ("maxTasksByType", {"deploy": -1}),
+        ("maxTasksByType", {"": 1}),
         ("maxTasksByType", [1]),
     ):
         found = await world.refused(world.owner, "updateProject", id=project, **{name: value})

@@ -323,6 +323,69 @@ async def whole_project(database: db.Database) -> db.Project:
     return project
 
 
+async def test_each_update_of_a_cascade_is_logged_once(
+    database: db.Database, project: db.Project
+) -> None:
+    """A deletion clears each foreign key of a row by an update of its own."""
+    async with database.write(ADMINISTRATOR) as session:
+        ada = await factories.make_agent(session, project, "Ada")
+        user = await db.User.create(session, username="kim", email="kim@localhost")
+        task = await factories.make_task(session, project)
+        attempt = await factories.make_attempt(session, task)
+        model = await factories.make_model(session, "m")
+        calls = [
+            await factories.make_usage(
+                session, project, model, task_id=task.id, attempt_id=attempt.id
+            )
+            for _ in range(2)
+        ]
+        done = await factories.make_task(
+            session,
+            project,
+            status=db.TaskStatus.COMPLETED,
+            agent_id=ada.id,
+            created_by_agent_id=ada.id,
+        )
+        request = await db.Notification.create(
+            session,
+            project_id=project.id,
+            title="Look",
+            content={},
+            level=db.NotificationLevel.INFO,
+            requires_acknowledgement=False,
+            agent_id=ada.id,
+            asked_by_agent_id=ada.id,
+            assignee_id=user.id,
+            responded_by_id=user.id,
+        )
+    await forget(database)
+    for table in ("agents", "users", "tasks"):
+        await by_hand(database, f"DELETE FROM {table} WHERE id <> :id", id=done.id)
+
+    found = await stored(
+        database,
+        """SELECT entity_id, array_agg("before"::text), array_agg("after"::text) FROM events
+        WHERE action = 'UPDATED' GROUP BY entity_id""",
+    )
+    cleared = {
+        done.id: {"agent_id": ada.id, "created_by_agent_id": ada.id},
+        request.id: {
+            "agent_id": ada.id,
+            "asked_by_agent_id": ada.id,
+            "assignee_id": user.id,
+            "responded_by_id": user.id,
+        },
+        **{call.id: {"task_id": task.id, "attempt_id": attempt.id} for call in calls},
+    }
+    assert {UUID(id): (sorted(before), sorted(after)) for id, before, after in found} == {
+        id: (
+            sorted(json.dumps({name: str(value)}) for name, value in keys.items()),
+            sorted(json.dumps({name: None}) for name in keys),
+        )
+        for id, keys in cleared.items()
+    }
+
+
 async def test_what_a_cascade_deletes_keeps_its_project(database: db.Database) -> None:
     project = await whole_project(database)
     tables = {name: table.name for table, name in triggers.logged_tables().items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import permutations
 from typing import Any
 
 from sqlalchemy import Boolean, Column, Enum, ForeignKey, Integer, Table, Uuid
@@ -119,9 +120,9 @@ def _whole(columns: Sequence[Column[Any]], row: str) -> str:
     return f"{whole} - ARRAY[\n        {_lines(nulls, 8)}\n      ]" if nulls else whole
 
 
-def _rows(columns: Sequence[Column[Any]], table: str, row: str) -> str:
+def _rows(columns: Sequence[Column[Any]], table: str, row: str, *more: str) -> str:
     """The logged columns of a transition table, so that no other is read, as SQL."""
-    names = _lines((column.name for column in columns), 13)
+    names = _lines([*more, *(column.name for column in columns)], 13)
     return f"(\n      SELECT {names}\n      FROM {table}\n    ) {row}"
 
 
@@ -238,11 +239,17 @@ def _updated(table: Table, columns: list[Column[Any]]) -> str:
     # loop, whatever the number of rows was when the plan was made.
     same = " AND ".join(f"n.{key} = o.{key}" for key in _keys(table))
     before, after = (_lines((f"{row}.{column.name}" for column in columns), 6) for row in "on")
+    old, new = "old_rows o", "new_rows n"
+    if _is_updated_repeatedly(table):
+        # The rows of one update have the same place in both tables.
+        place = "row_number() OVER () AS place"
+        old, new = _rows(columns, "old_rows", "o", place), _rows(columns, "new_rows", "n", place)
+        same += " AND n.place = o.place"
     action = f"""CASE
         WHEN o.{first} IS NULL THEN 'CREATED'
         WHEN n.{first} IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END"""
-    rows = f"old_rows o\n    FULL JOIN new_rows n ON {same}"
+    rows = f"{old}\n    FULL JOIN {new} ON {same}"
     insert = _insert(table, action, values, "coalesce(n.{0}, o.{0})".format, rows)
     # Compares bytes, which is faster than a comparison of each column by its type.
     changed = f"record_image_ne(\n      ROW({before}),\n      ROW({after})\n    )"
@@ -255,6 +262,25 @@ def _updated(table: Table, columns: list[Column[Any]]) -> str:
     IF EXISTS (SELECT FROM {rows}
     WHERE {changed}) THEN{logging}
     END IF;"""
+
+
+def _deleted_with(table: Table) -> set[Table]:
+    """The tables in which a deletion also deletes rows of this one."""
+    found, new = set[Table](), {table}
+    while new:
+        found |= new
+        keys = [key for each in new for key in each.foreign_keys if key.ondelete == "CASCADE"]
+        new = {key.column.table for key in keys} - found
+    return found
+
+
+def _is_updated_repeatedly(table: Table) -> bool:
+    """Whether a deletion can set several foreign keys of a row to null, each by its own update.
+
+    PostgreSQL runs the trigger once for all these updates.
+    """
+    cleared = [key.column.table for key in table.foreign_keys if key.ondelete == "SET NULL"]
+    return any(one in _deleted_with(other) for one, other in permutations(cleared, 2))
 
 
 def _has_other_columns(table: Table) -> bool:
