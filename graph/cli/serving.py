@@ -71,8 +71,8 @@ def demo() -> None:
             # The operations of its agents would scroll the link to the console away.
             temporary["log_operations"] = False
         print(
-            "Agents work on the plan of a weather station for some minutes. The inbox of the console"
-            " has what they ask you, and one task waits for your answer.",
+            "Agents work on the plan of a weather station for some minutes. The inbox of the"
+            " console has what they ask you, and one task waits for your answer.",
             flush=True,
         )
         _serve("demo", settings.model_copy(update=temporary), fill, [work])
