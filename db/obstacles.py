@@ -188,9 +188,9 @@ def why_stuck(viewer: Viewer, project_id: Any) -> Select[Any]:
     because(
         StuckReason.WRONG_TYPE,
         func.concat(
-            "No agent that is READY or ACTIVE takes tasks of the type '",
+            "No agent that is READY or ACTIVE is of the type '",
             kinds.c.kind,
-            "'.",
+            "'. Only claims that name this type get such tasks.",
             type_=Text,
         ),
         kinds,
