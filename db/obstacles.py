@@ -255,8 +255,8 @@ def why_stuck(viewer: Viewer, project_id: Any) -> Select[Any]:
 
     def awaited(status: TaskStatus) -> Any:
         """The tasks of a status that others wait for."""
-        few, most = literal_column(str(FEW_DEPENDENTS)), literal_column(str(MOST_READ))
-        found = func.awaited(project.id, constant(status), few, most)
+        limits = [literal_column(str(most), Integer) for most in (FEW_DEPENDENTS, MOST_READ)]
+        found = func.awaited(project.id, constant(status), *limits)
         return found.table_valued(column("id", Uuid)).render_derived(name="awaited")
 
     because_of(
