@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    ColumnElement,
     Computed,
     Executable,
     ForeignKey,
@@ -464,6 +465,16 @@ async def fork(session: WriteSession, message_id: UUID, values: Mapping[str, Any
         conversation_id=conversation.id,
     )
     return conversation
+
+
+async def lock_all(session: AsyncSession, which: ColumnElement[bool]) -> None:
+    """Lock the conversations of an agent, a user or a project that is to be deleted.
+
+    It is called before that is locked: whoever adds a message locks the conversation first, and
+    then, by the foreign keys, the agent and the user.
+    """
+    found = select(Conversation.id).where(which).order_by(Conversation.id)
+    await session.execute(found.with_for_update(key_share=True))
 
 
 def _refuse_archived(conversation: Conversation, at: str) -> None:

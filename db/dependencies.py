@@ -463,5 +463,8 @@ async def delete_task(session: WriteSession, task: Task) -> None:
         )
     )
     affected_tasks = {*waiting, task.parent_task_id} - {None}
+    # In the order in which calls of AI models are recorded for them, and lock them.
+    in_order = select(Task.id).where(Task.id.in_(ids)).order_by(Task.id)
+    await session.execute(in_order.with_for_update())
     await task.delete(session)
     await recount(session, list(affected_tasks))

@@ -44,7 +44,7 @@ from db.interactions import HumanInteraction, InteractionStatus
 from db.parameters import correlated
 from db.projects import Project, ProjectStatus
 from db.scopes import Viewer, scope
-from db.tasks import WAITING, BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
+from db.tasks import BlockedReason, Task, TaskStatus
 
 MOST = 100
 """How many obstacles are found at most."""
@@ -53,7 +53,10 @@ MOST_COUNTED = 1_000
 """How many tasks are counted at most that an obstacle keeps from going on."""
 
 MOST_READ = 10_000
-"""How many tasks of a status are read at most to find those that others wait for."""
+"""How many tasks of a status, and how many that may wait for them, are read at most."""
+
+FEW_DEPENDENTS = 100
+"""From how many dependents of each of them it is found at most whether one waits."""
 
 
 OVER = (ProjectStatus.COMPLETED, ProjectStatus.CANCELLED, ProjectStatus.ARCHIVED)
@@ -185,9 +188,9 @@ def why_stuck(viewer: Viewer, project_id: Any) -> Select[Any]:
     because(
         StuckReason.WRONG_TYPE,
         func.concat(
-            "No agent that is READY or ACTIVE takes tasks of the type '",
+            "No agent that is READY or ACTIVE is of the type '",
             kinds.c.kind,
-            "'.",
+            "'. Only claims that name this type get such tasks.",
             type_=Text,
         ),
         kinds,
@@ -242,9 +245,19 @@ def why_stuck(viewer: Viewer, project_id: Any) -> Select[Any]:
         )
         rows = rows.order_by(task.id).limit(literal_column(str(MOST_READ))).correlate(project)
         row = rows.lateral("task")
+        because_each(reason, message, row, condition(row.c))
+
+    def because_each(reason: StuckReason, message: str, row: Any, *met: Any) -> None:
+        """By each of these tasks."""
         key = row.c.id
         seeds = func.array_append(literal_column("'{}'::uuid[]"), key, type_=ARRAY(Uuid))
-        because(reason, _text(message), row, condition(row.c), task_id=key, seeds=seeds)
+        because(reason, _text(message), row, *met, task_id=key, seeds=seeds)
+
+    def awaited(status: TaskStatus) -> Any:
+        """The tasks of a status that others wait for."""
+        limits = [literal_column(str(most), Integer) for most in (FEW_DEPENDENTS, MOST_READ)]
+        found = func.awaited(project.id, constant(status), *limits)
+        return found.table_valued(column("id", Uuid)).render_derived(name="awaited")
 
     because_of(
         StuckReason.FAILED,
@@ -252,17 +265,15 @@ def why_stuck(viewer: Viewer, project_id: Any) -> Select[Any]:
         TaskStatus.FAILED,
         lambda row: true(),
     )
-    because_of(
+    because_each(
         StuckReason.CANCELLED,
         "Others wait for this task, which was cancelled. Retry it, or remove the dependencies.",
-        TaskStatus.CANCELLED,
-        _is_awaited,
+        awaited(TaskStatus.CANCELLED),
     )
-    because_of(
+    because_each(
         StuckReason.SKIPPED,
         "Others wait for this task, which was skipped. Retry it, or remove the dependencies.",
-        TaskStatus.SKIPPED,
-        _is_awaited,
+        awaited(TaskStatus.SKIPPED),
     )
     because_of(
         StuckReason.HELD,
@@ -290,24 +301,6 @@ def why_stuck(viewer: Viewer, project_id: Any) -> Select[Any]:
 
 def _text(text: str) -> ColumnElement[str]:
     return literal_column(f"'{text}'", Text)
-
-
-def _is_awaited(ended: Any) -> ColumnElement[bool]:
-    """Whether a task waits for one that has ended without success, or a subtask of such a task."""
-    edge, dependent, subtask = aliased(TaskDependency), aliased(Task), aliased(Task)
-    waiting_subtask = select(subtask.id).where(
-        subtask.parent_task_id == dependent.id, any_of(subtask.status, WAITING)
-    )
-    found = (
-        select(edge.dependent_id)
-        .join(dependent, dependent.id == edge.dependent_id)
-        .where(
-            edge.dependency_id == ended.id,
-            edge.on_failure != constant(OnFailure.IGNORE),
-            or_(any_of(dependent.status, WAITING), exists(waiting_subtask.correlate(dependent))),
-        )
-    )
-    return exists(found.correlate_except(edge, dependent))
 
 
 def _is_not_asked(blocked: Any) -> ColumnElement[bool]:

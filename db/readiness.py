@@ -107,7 +107,7 @@ class NotReadyReason(StrEnum):
     PROJECT_LIMIT = "PROJECT_LIMIT"
     """A limit of the project: of tasks of its type, or of tasks in review."""
     WRONG_TYPE = "WRONG_TYPE"
-    """No agent that is READY or ACTIVE takes tasks of its type."""
+    """No agent that is READY or ACTIVE is of its type. Still, a claim may name the type."""
     AGENT_NOT_ACTIVE = "AGENT_NOT_ACTIVE"
     """The agent that it is assigned to is neither READY nor ACTIVE, or its `isActive` is false."""
     AGENT_AT_CAPACITY = "AGENT_AT_CAPACITY"
@@ -290,9 +290,9 @@ def why_not_ready(viewer: Viewer, task_id: Any) -> Select[Any]:
         reason.WRONG_TYPE,
         case(
             (kind(task) == ANY_TYPE, _text("No agent of its project is READY or ACTIVE.")),
-            else_=_text("No agent of its project that is READY or ACTIVE takes tasks of the type ")
+            else_=_text("No agent of its project that is READY or ACTIVE is of the type ")
             + task.type
-            + _text("."),
+            + _text(". Only a claim that names this type gets it."),
         ),
         is_pending,
         ~fitting(is_working),

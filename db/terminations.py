@@ -6,9 +6,10 @@ from uuid import UUID
 
 from sqlalchemy import case, literal, update
 
-from db import communications, dependencies
+from db import communications, conversations, dependencies
 from db.agents import Agent, AgentStatus
 from db.base import any_of
+from db.conversations import Conversation
 from db.sessions import WriteSession
 from db.tasks import Task, TaskStatus
 
@@ -24,7 +25,10 @@ async def transition_agent(
     """
     session.in_own_name(id, ("id",))
     is_ending = to is AgentStatus.TERMINATED
-    agent = await _fetch(session, id, version, is_ending=is_ending)
+    if is_ending:
+        # As by all who end tasks.
+        await dependencies.lock(session, id, Agent)
+    agent = await session.fetch(Agent, id, version=version)
     if is_ending:
         await _unassign(session, agent)
         await communications.fail(session, agent.id)
@@ -37,16 +41,12 @@ async def delete_agent(session: WriteSession, id: UUID, *, version: int | None =
 
     Raises NotFound, Denied and Conflict.
     """
-    agent = await _fetch(session, id, version, is_ending=True)
+    await dependencies.lock(session, id, Agent)
+    await session.fetch(Agent, id, lock=False)
+    await conversations.lock_all(session, Conversation.agent_id == id)
+    agent = await session.fetch(Agent, id, version=version)
     await _unassign(session, agent)
     await agent.delete(session)
-
-
-async def _fetch(session: WriteSession, id: UUID, version: int | None, *, is_ending: bool) -> Agent:
-    """The agent, locked. If it ends, its project is locked before, as by all who end tasks."""
-    if is_ending:
-        await dependencies.lock(session, id, Agent)
-    return await session.fetch(Agent, id, version=version)
 
 
 async def _unassign(session: WriteSession, agent: Agent) -> None:

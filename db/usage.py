@@ -291,6 +291,8 @@ def _recorded(
     project = select(Project.id).where(
         Project.id == value("project_id", Uuid), scope(Project, viewer, right)
     )
+    # As the foreign key locks it, but first: whoever deletes the project locks it before the rest.
+    project = project.with_for_update(read=True, key_share=True)
     above, model, attempt = project.cte("above").c, aliased(AIModel), aliased(TaskAttempt)
     columns: dict[str, Any] = {name: new[name] for name in names}
     columns |= {
@@ -309,15 +311,18 @@ def _recorded(
         .cte("calls")
     )
     rows = select(calls).where(budget_room.let_record(value("project_id", Uuid), calls))
-    if "request_id" in names:
-        # In the same order everywhere: transactions that record the same calls do not deadlock.
-        rows = rows.order_by(calls.c.request_id)
-        if not leaves_repeated:
-            repeated = select(1).where(
-                UsageRecord.project_id == value("project_id", Uuid),
-                UsageRecord.request_id == each.request_id,
-            )
-            rows = rows.where(~exists(repeated))
+    if not is_one:
+        # In the same order everywhere: whoever records the same calls, or deletes their tasks,
+        # does not deadlock with this.
+        rows = rows.order_by(
+            *(calls.c[name] for name in ("task_id", "request_id") if name in columns)
+        )
+    if "request_id" in names and not leaves_repeated:
+        repeated = select(1).where(
+            UsageRecord.project_id == value("project_id", Uuid),
+            UsageRecord.request_id == each.request_id,
+        )
+        rows = rows.where(~exists(repeated))
     added = insert(UsageRecord).from_select(list(columns), rows, include_defaults=False)
     if leaves_repeated:
         added = added.on_conflict_do_nothing(index_elements=["project_id", "request_id"])
@@ -562,7 +567,8 @@ async def reprice_usage(
     With `are_all`, also the cost of those that have another one. The oldest MOST_REPRICED are
     changed: call it again until there are none. Raises NotFound and Denied.
     """
-    await session.fetch(Project, project_id, at=("project_id",), lock=False)
+    # Locked, as by all who delete what calls refer to: they change the calls in another order.
+    await session.fetch(Project, project_id, at=("project_id",))
     given = since is not None, until is not None, model_name is not None
     values = {"since": since, "until": until, "model_name": model_name, "most": MOST_REPRICED}
     rows = await session.run(

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import assignments
+from db import assignments, conversations
+from db.conversations import Conversation
 from db.errors import AlreadyExists, Denied, DomainError, Invalid, Rejected
+from db.members import ProjectMember
+from db.projects import Project
 from db.sessions import WriteSession
 from db.users import User, UserRole
 
@@ -62,8 +66,17 @@ async def change_user(session: WriteSession, user: User, **values: Any) -> User:
     return user
 
 
-async def delete_user(session: AsyncSession, user: User) -> None:
-    """Delete a user. The caller has locked the row. Raises Invalid."""
+async def delete_user(session: WriteSession, id: UUID) -> None:
+    """Delete a user. Raises NotFound and Invalid.
+
+    Their projects and conversations are locked first, as by all who change what is in them.
+    """
+    member = ProjectMember.user_id == id
+    joined = select(ProjectMember.project_id).where(member)
+    projects = select(Project.id).where(or_(Project.owner_id == id, Project.id.in_(joined)))
+    await session.execute(projects.order_by(Project.id).with_for_update(key_share=True))
+    await conversations.lock_all(session, Conversation.user_id == id)
+    user = await session.fetch(User, id)
     await _keep_an_administrator(session, user, "id")
     await user.delete(session)
 

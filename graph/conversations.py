@@ -13,7 +13,14 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import ConversationStatus, EventAction, MessageSender, Right, conversations
+from db import (
+    ConversationStatus,
+    EventAction,
+    MessageSender,
+    Right,
+    conversations,
+    dependencies,
+)
 from db.events.topics import Topic
 from db.search import MOST_PARTS, highlights
 from graph.core.computed import computed, computed_type, value
@@ -340,6 +347,7 @@ class Mutation:
         self, session: db.WriteSession, input: DeleteConversationInput
     ) -> Deleted[db.Conversation]:
         """Delete a conversation and its messages."""
+        await dependencies.lock(session, input.id, db.Conversation)
         conversation = await session.fetch(
             db.Conversation, input.id, version=input.expected_version
         )
@@ -399,6 +407,7 @@ class Mutation:
         self, session: db.WriteSession, input: DeleteMessageInput
     ) -> Deleted[db.Message]:
         """Delete a message. The `sequence` of the other messages stays the same."""
+        await dependencies.lock(session, input.id, db.Message)
         conversation, message = await _locked_message(session, input.id)
         await conversations.delete_message(session, conversation, message)
         return Deleted(message.id)

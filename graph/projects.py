@@ -12,7 +12,7 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import ProjectStatus, Right, obstacles
+from db import ProjectStatus, Right, conversations, obstacles
 from db.events.topics import Topic
 from db.obstacles import StuckReason
 from graph.core.computed import computed, computed_type, keyed, value
@@ -223,6 +223,7 @@ class Mutation:
         conversations and usage records.
         """
         project = await session.fetch(db.Project, input.id, version=input.expected_version)
+        await conversations.lock_all(session, db.Conversation.project_id == project.id)
         await project.delete(session)
         return Deleted(project.id)
 

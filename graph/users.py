@@ -180,6 +180,5 @@ class Mutation:
         A project without another owner can then be changed only by administrators. At least one
         administrator must stay active.
         """
-        user = await session.fetch(db.User, input.id)
-        await user_changes.delete_user(session, user)
-        return Deleted(user.id)
+        await user_changes.delete_user(session, input.id)
+        return Deleted(input.id)

@@ -10,7 +10,15 @@ from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, Route, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Route,
+    WebSocket,
+    async_playwright,
+    expect,
+)
 
 from tests.patience import PATIENCE
 
@@ -76,6 +84,12 @@ async def opened(
             elsewhere.append(route.request.url)
             await route.abort()
 
+    # Not `route_web_socket`: it replaces the sockets of the page by ones that stay OPEN while the
+    # server closes them, so that what the page then sends is an error in the console.
+    def connected(socket: WebSocket) -> None:
+        if not socket.url.startswith(origin.replace("http", "ws")):
+            elsewhere.append(socket.url)
+
     def hear(message: ConsoleMessage) -> None:
         # Chromium itself remarks on an answer of 401, which is what a wrong token is answered.
         refusal = "the server responded with a status of 401" in message.text
@@ -86,8 +100,7 @@ async def opened(
     async with await browser.new_context(**options) as context:
         context.set_default_timeout(1000 * PATIENCE)
         await context.route(re.compile(r"^(?!data:|blob:)"), only_own)
-        others = re.compile(f"^(?!{re.escape(origin.replace('http', 'ws'))})")
-        await context.route_web_socket(others, lambda socket: elsewhere.append(socket.url))
+        context.on("page", lambda page: page.on("websocket", connected))
         page = await context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", hear)

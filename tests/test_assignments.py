@@ -53,7 +53,7 @@ def as_user(**values: Any) -> Change:
         (as_user(display_name="Ann"), ALL),
         (as_user(role=UserRole.ADMIN), ALL),
         (as_user(is_active=False), []),
-        (lambda session, _, user: user_changes.delete_user(session, user), []),
+        (lambda session, _, user: user_changes.delete_user(session, user.id), []),
     ],
     ids=["editor", "viewer", "removed", "named", "administrator", "inactive", "deleted"],
 )
@@ -114,7 +114,7 @@ async def test_a_user_who_is_assigned_and_deleted_at_once(database: db.Database)
         found = await session.fetch(db.User, user.id)
         assigning = asyncio.create_task(assign())
         await asyncio.sleep(0.3)  # until it waits
-        await user_changes.delete_user(session, found)
+        await user_changes.delete_user(session, found.id)
     # It waits for the deletion, and does not hold what the deletion waits for.
     with pytest.raises(Invalid, match="There is no such user"):
         await assigning

@@ -399,6 +399,7 @@ async def test_the_migrations_make_exactly_what_the_models_say(
             "0027_budgets_refuse_usage",
             "0028_failed_communications",
             "0029_obstacles",
+            "0032_awaited",
         ):
             for statement in importlib.import_module(f"migrations.versions.{name}").MADE:
                 await connection.exec_driver_sql(statement)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -117,6 +118,51 @@ async def test_all_that_waits_for_what_has_ended_is_stuck(world: World, resolver
     await do(world, "UPDATE tasks SET status = 'FAILED' WHERE title = 'A'")
     assert await stuck(world, resolvers) == [("FAILED", "A", 4), ("SKIPPED", "E", 1)]
     assert await stuck(world, resolvers, first=1) == [("FAILED", "A", 4)]
+
+
+async def test_a_task_waits_for_what_ended_ancestors_waited_for(
+    world: World, resolvers: People
+) -> None:
+    done, hold = {"status": TaskStatus.COMPLETED}, OnFailure.HOLD
+    await make(
+        world,
+        ("B", "A", hold),
+        A={"status": TaskStatus.CANCELLED},
+        B=done,
+        C=done | {"parent": "B"},
+        D=done | {"parent": "C"},
+        E={"parent": "D"},
+        F={"parent": "D"},
+    )
+    assert await stuck(world, resolvers) == [("CANCELLED", "A", 2)]
+    await do(world, "UPDATE task_dependencies SET on_failure = 'IGNORE'")
+    assert await stuck(world, resolvers) == []
+
+
+async def test_what_many_depend_on_is_found_by_what_waits(world: World, resolvers: People) -> None:
+    """Of 100 cancelled tasks on which 200 each depend, two have one dependent that waits."""
+    project, done = world.project.id, "unmet_dependency_count, status) SELECT"
+    each = f"INSERT INTO tasks (project_id, title, {done} '{project}', 't' || n,"
+    await do(world, f"{each} 0, 'CANCELLED' FROM generate_series(1, 100) n")
+    await do(world, f"{each} 1, 'COMPLETED' FROM generate_series(101, 300) n")
+    await do(
+        world,
+        "INSERT INTO task_dependencies (dependent_id, dependency_id, on_failure)"
+        " SELECT d.id, c.id, 'HOLD' FROM tasks d, tasks c"
+        " WHERE d.title LIKE 't%' AND d.status = 'COMPLETED' AND c.status = 'CANCELLED'",
+    )
+    assert await stuck(world, resolvers) == []
+    # By its id, it is the last of the dependents.
+    await make(world, Last={"id": UUID(int=2**128 - 1)})
+    await do(
+        world,
+        "INSERT INTO task_dependencies (dependent_id, dependency_id, on_failure)"
+        " SELECT d.id, c.id, 'HOLD' FROM tasks d, tasks c"
+        " WHERE d.title = 'Last' AND c.title IN ('t7', 't70')",
+    )
+    await do(world, "UPDATE tasks SET unmet_dependency_count = 2 WHERE title = 'Last'")
+    found = await stuck(world, resolvers)
+    assert sorted(found) == [("CANCELLED", "t7", 1), ("CANCELLED", "t70", 1)]
 
 
 async def test_what_failed_or_is_held_is_stuck_with_what_waits_for_it(

@@ -499,3 +499,74 @@ async def test_whoever_takes_an_administrator_away_waits_for_whoever_does_alread
         async with world.database.write(ADMIN) as session:
             admin = await session.fetch(db.User, admin.id)
             await user_changes.change_user(session, admin, is_active=True)
+
+
+LOCKS = {
+    "deleteAgent": ("conversations", "conversation", "agents", "ada"),
+    "deleteUser": ("projects", "project", "users", "owner"),
+    "deleteMessage": ("projects", "project", "messages", "message"),
+    "deleteConversation": ("projects", "project", "conversations", "conversation"),
+    "deleteProject": ("conversations", "conversation", "agents", "ada"),
+}
+"""What a mutation waits for, and what it has not locked then: tables and rows of the world."""
+
+
+@pytest.mark.parametrize("mutation", LOCKS)
+async def test_a_deletion_locks_in_the_order_of_those_who_write_beside_it(
+    world: World, mutation: str
+) -> None:
+    first, held, second, deleted = LOCKS[mutation]
+    row = world.people.users["owner"] if deleted == "owner" else getattr(world, deleted)
+    target = world.project if mutation == "deleteProject" else row
+    free = f"SELECT count(*) FROM (SELECT FROM {second} FOR UPDATE SKIP LOCKED) free"
+    async with world.database.write(ADMIN) as session:
+        lock = f"SELECT FROM {first} WHERE id = :id FOR NO KEY UPDATE"
+        await session.execute(text(lock), {"id": getattr(world, held).id})
+        deleting = asyncio.create_task(at_once(world.people.admin, (mutation, {"id": gid(target)})))
+        await waiting(world)
+        all = await session.scalar(text(f"SELECT count(*) FROM {second}"))
+        assert await session.scalar(text(free)) == all
+
+    assert await deleting == [[]]
+
+
+async def test_calls_get_a_price_in_turns_with_those_who_delete_their_tasks(world: World) -> None:
+    async with world.database.write(ADMIN) as session:
+        await factories.make_usage(session, world.project, world.model, task_id=world.free.id)
+    async with world.database.write(ADMIN) as session:
+        await dependencies.lock(session, world.free.id)
+        pricing = asyncio.create_task(
+            at_once(world.owner, ("repriceUsage", {"projectId": gid(world.project)}))
+        )
+        await waiting(world)
+        free = "SELECT count(*) FROM (SELECT FROM usage_records FOR UPDATE SKIP LOCKED) free"
+        assert await session.scalar(text(free)) == 1
+
+    assert await pricing == [[]]
+
+
+async def test_calls_for_tasks_and_deletions_of_these_lock_the_tasks_in_one_order(
+    world: World,
+) -> None:
+    """By id, in whichever order the calls come, and although the last task is above the others."""
+    async with world.database.write(ADMIN) as session:
+        top = await factories.make_task(session, world.project, "Top")
+        await session.execute(
+            text("UPDATE tasks SET parent_task_id = :top WHERE id = :id"),
+            {"top": top.id, "id": world.free.id},
+        )
+    records = [{"modelId": "gpt-4o", "taskId": gid(task)} for task in (top, world.free)]
+    call = ("recordUsage", {"projectId": gid(world.project), "records": records})
+    for mutation in (call, ("deleteTask", {"id": gid(top)})):
+        async with world.database.write(ADMIN) as session:
+            lock = "SELECT FROM tasks WHERE id = :id FOR {}"
+            strength = "UPDATE" if mutation is call else "KEY SHARE"
+            await session.execute(text(lock.format(strength)), {"id": world.free.id})
+            writing = asyncio.create_task(at_once(world.owner, mutation))
+            await waiting(world)
+            # Whoever holds the first gets the second.
+            found = await session.execute(
+                text(lock.format("KEY SHARE SKIP LOCKED")), {"id": top.id}
+            )
+            assert found.rowcount == 1  # type: ignore[attr-defined]
+        assert await writing == [[]]

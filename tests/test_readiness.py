@@ -147,7 +147,8 @@ async def test_why_a_task_is_not_ready(world: World, resolvers: People) -> None:
     await do(world, "UPDATE tasks SET type = 'DEVELOPER' WHERE id = :id", id=free.id)
     assert await why(world, resolvers, free) == ["WRONG_TYPE"]
     assert await said(world, resolvers, free) == [
-        "No agent of its project that is READY or ACTIVE takes tasks of the type DEVELOPER."
+        "No agent of its project that is READY or ACTIVE is of the type DEVELOPER. Only a claim"
+        " that names this type gets it."
     ]
     await do(world, "UPDATE tasks SET type = NULL WHERE id = :id", id=free.id)
     assert await said(world, resolvers, free) == ["No agent of its project is READY or ACTIVE."]
@@ -260,6 +261,14 @@ async def test_why_an_agent_is_idle(world: World, resolvers: People) -> None:
     await do(world, "UPDATE tasks SET type = 'RESEARCHER'")
     (reason,) = (await both(world, resolvers, IDLE, id=ada))["agent"]["whyIdle"]
     assert reason["code"] == "WRONG_TYPE"
+    # A claim is answered by the types that it names, whatever the type of its agent.
+    claim = "claimTask { attempt { task { title } } reason userErrors { code } }"
+    payload = await world.agent.change(claim, agentId=ada, types=["TESTER", "WRITER"])
+    assert payload == {"attempt": None, "reason": "WRONG_TYPE", "userErrors": []}
+    payload = await world.agent.change(claim, agentId=ada, types=["TESTER", "RESEARCHER"])
+    assert payload["reason"] is None
+    await do(world, "DELETE FROM task_attempts")
+    await do(world, "UPDATE tasks SET status = 'PENDING', attempt_count = 0, started_at = NULL")
     await do(world, "UPDATE tasks SET type = NULL, available_at = '2999-01-01T00:00Z'")
     (reason,) = (await both(world, resolvers, IDLE, id=ada))["agent"]["whyIdle"]
     assert (reason["code"], reason["until"]) == ("BACKOFF", "2999-01-01T00:00:00+00:00")

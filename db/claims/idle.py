@@ -81,7 +81,8 @@ class IdleReason(StrEnum):
     BACKOFF = "BACKOFF"
     """The tasks that are ready are not available yet, such as after a failed attempt."""
     WRONG_TYPE = "WRONG_TYPE"
-    """The tasks that are ready are of other types, or assigned to other agents."""
+    """The tasks that are ready are assigned to other agents, or of other types than the claim
+    names. A claim that names none, and `whyIdle`, take the type of the agent."""
     NOTHING_READY = "NOTHING_READY"
     """No task is ready: all wait for others or for people, are in progress, or have ended."""
 
