@@ -220,7 +220,8 @@ async def attach(session: WriteSession, agent: Agent, values: Mapping[str, Any])
 
 async def detach(session: WriteSession, agent: Agent, tool_id: UUID) -> None:
     """Take a tool from an agent. Raises Invalid."""
-    edge = await session.get(AgentTool, (agent.id, tool_id))
+    # Locked, since whoever deletes the tool does not lock the agent.
+    edge = await session.get(AgentTool, (agent.id, tool_id), with_for_update=True)
     if edge is None:
         raise Invalid("The agent does not have this tool.", ("tool_id",))
     await session.delete(edge)

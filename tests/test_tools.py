@@ -18,6 +18,7 @@ from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import ADMIN, People
 from tests.oracle import Everything, Someone, seen_with
+from tests.test_races import waiting
 from tests.world import Case, Fault, World, at, faults, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
@@ -500,6 +501,19 @@ async def test_a_tool_is_taken_from_an_agent_and_stays(world: World) -> None:
     message = "The agent does not have this tool."
     assert again["userErrors"] == [{"code": "INVALID", "path": ["toolId"], "message": message}]
     assert await stored(world.database, "SELECT name FROM tools") == ["hammer"]
+
+
+async def test_a_tool_that_is_deleted_meanwhile_is_not_taken_from_an_agent(world: World) -> None:
+    tool = await make_tool(world, world.project)
+    await world.owner.change(f"attachTool {ATTACHED}", **edge(tool, world.ada))
+    async with world.database.write(ADMIN) as session:
+        await (await session.fetch(db.Tool, tool.id)).delete(session)
+        detaching = asyncio.create_task(
+            world.owner.change(f"detachTool {ATTACHED}", **edge(tool, world.ada))
+        )
+        await waiting(world)
+
+    assert faults(await detaching) == [("INVALID", "toolId")]
 
 
 async def test_a_tool_of_another_project_is_refused_to_whoever_sees_both(world: World) -> None:
