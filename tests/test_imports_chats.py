@@ -233,6 +233,22 @@ async def test_the_title_that_a_person_gave_a_session_stays(
     assert await rows(database, "SELECT title FROM conversations") == ["Frost and ice"]
 
 
+async def test_a_record_that_a_session_repeats_is_imported_once(
+    database: db.Database, tmp_path: Path
+) -> None:
+    first, second = record("user", "user", "Yes"), record("user", "user", "Yes") | {"uuid": "4d22"}
+
+    path = file(tmp_path, [first, second, first], "s.jsonl")
+    found = await import_chats(database, path, owner=None)
+
+    assert found.lines() == [
+        "Added 1 conversation and 2 messages.",
+        "Left out:",
+        "  conversation 1, line 3: a record was left out, because it is there before with the same"
+        " id.",
+    ]
+
+
 async def test_a_session_of_claude_code_is_a_conversation(
     database: db.Database, tmp_path: Path
 ) -> None:

@@ -351,6 +351,11 @@ CODE = {"version": "2.0.0", "tasks": [{"label": "build", "type": "shell", "comma
             f" Known are {formats.NAMED}.",
         ),
         ("a.json", "3", f"has no known format: it has a number. Known are {formats.NAMED}."),
+        (
+            "a.json",
+            "[" * 100_000 + "]" * 100_000,
+            f"has no known format: it has a list. Known are {formats.NAMED}.",
+        ),
         ("a.json", "[]", f"has no known format: it is empty. Known are {formats.NAMED}."),
         ("a.json", "", "is empty."),
         (

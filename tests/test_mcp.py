@@ -613,6 +613,16 @@ def refusals() -> list[tuple[str, dict[str, Any], list[str]]]:
     return [
         ("find_ready_work", {"projectId": "x"}, ["projectId: " + NO_ID.format("x", "a Project")]),
         ("find_ready_work", {"agentId": "3"}, ["agentId: " + NO_ID.format("3", "an Agent")]),
+        (
+            "find_ready_work",
+            {"projectId": UNKNOWN},
+            ["projectId: There is none with this id, or you may not see it."],
+        ),
+        (
+            "find_ready_work",
+            {"agentId": UNKNOWN},
+            ["agentId: There is none with this id, or you may not see it."],
+        ),
         ("find_ready_work", {"after": 3}, [f"after: {NO_STRING}"]),
         ("find_ready_work", {"after": "x"}, ["after: 'x' is no cursor; use one that a page gave."]),
         ("find_ready_work", {"projectId": "a\0"}, [f"projectId: {NUL}"]),
@@ -919,8 +929,9 @@ async def test_what_others_have_is_not_found(world: World, ada: Agent, stranger:
     id = await ask_person(ada)
     before = await snapshot(world.database)
     assert "NOT_FOUND" in await stranger.refused("claim", agentId=gid(world.ada))
-    found = await stranger.use("find_ready_work", projectId=gid(world.project))
-    assert found["nodes"] == []
+    unseen = "There is none with this id, or you may not see it. [NOT_FOUND]"
+    found = await stranger.refused("find_ready_work", projectId=gid(world.project))
+    assert found == f"projectId: {unseen}"
     assert (await stranger.refused("wait_for_answer", id=id)).startswith("id: There is none with")
     assert await snapshot(world.database) == before
 

@@ -264,6 +264,12 @@ def test_a_server_in_transaction_mode(pooled: Pooled, tmp_path: Path) -> None:
         assert "Traceback" not in ended.err + ended.out
 
 
+def test_a_server_in_development_migrates_past_the_pooler(pooled: Pooled, tmp_path: Path) -> None:
+    urls = {"database_url": pooled.transaction, "database_direct_url": pooled.direct}
+    with Serving(tmp_path, mode="development", **urls) as server:
+        server.ready()
+
+
 def test_commands_use_postgresql_itself(pooled: Pooled) -> None:
     urls: dict[str, Any] = {
         "database_url": pooled.transaction,

@@ -91,6 +91,7 @@ def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
     """The conversations of a session and of its agents, in the order of their first lines."""
     threads: dict[tuple[str | None, str], _Thread] = {}
     of_records: dict[str, _Thread] = {}
+    copies: set[int] = set()
     session = next(filter(None, map(_session, item)), None)
     for number in range(1, len(item) + 1):
         # Each record is given up when it was read: a session can be large.
@@ -103,6 +104,13 @@ def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
             thread.messages.append(record)
             continue
         if isinstance(uuid := record.get("uuid"), str):
+            if (copy := hash(repr(record))) in copies:
+                report.leave_out(
+                    "a record was left out, because it is there before with the same id.",
+                    f"{place}, line {number}",
+                )
+                continue
+            copies.add(copy)
             of_records[uuid] = thread
         type = str(record.get("type"))
         if type in TITLES:

@@ -168,6 +168,9 @@ def _shape(events: Iterator[Event], first: Event, depth: int = 0) -> Any:
     Of the file, no more than the first value is read, and of that no more than its first keys.
     """
     event, value = first
+    if depth > MAX_SHAPE + 1 and event.startswith("start_"):
+        _skip(events)
+        return None
     if event == "start_array":
         items: list[Any] = []
         for inner in events:
@@ -189,3 +192,12 @@ def _shape(events: Iterator[Event], first: Event, depth: int = 0) -> Any:
                 found[key] = item
         return found
     return value
+
+
+def _skip(events: Iterator[Event]) -> None:
+    """Read to the end of the list or object that has begun, however deep it nests."""
+    depth = 1
+    for event, _ in events:
+        depth += event.startswith("start_") - event.startswith("end_")
+        if depth == 0:
+            break

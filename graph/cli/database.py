@@ -53,16 +53,19 @@ def running_database(*, creates: bool = False) -> Iterator[RunningDatabase]:
 
 
 @asynccontextmanager
-async def prepared(url: str, *, upgrade: bool) -> AsyncIterator[Database]:
+async def prepared(
+    url: str, *, upgrade: bool, direct_url: str | None = None
+) -> AsyncIterator[Database]:
     """The database at the migration of this version.
 
-    In production, only `troupe migrate` upgrades it, so that it can be backed up first.
+    In production, only `troupe migrate` upgrades it, so that it can be backed up first. An upgrade
+    holds a lock of its session, so it uses `direct_url` if there is a pooler in between.
     """
     from db import Database, migrate
 
     await migrate.refuse_unsuitable(url)
     if upgrade:
-        await migrate.upgrade(url)
+        await migrate.upgrade(direct_url or url)
     else:
         await migrate.refuse_unless_at_head(url)
     database = Database(url)

@@ -92,8 +92,9 @@ def _serve(
     from graph.settings import Mode
 
     async def prepare(url: str) -> tuple[User, str] | None:
-        async with prepared(url, upgrade=settings.migrates) as database:
-            if settings.database_direct_url is None:
+        direct_url = settings.database_direct_url
+        async with prepared(url, upgrade=settings.migrates, direct_url=direct_url) as database:
+            if direct_url is None:
                 # Raises SharedSession behind a pooler through which events get no positions.
                 await (await database.open()).close()
             if fill is not None:

@@ -166,7 +166,27 @@ class CallableTool:
                 log_refusal(TRANSPORT, 200, [BadInput.code])
             return ToolOutcome(None, list(error.args))
         body = await caller.run(self.tool.document, name, variables)
-        return self._outcome(caller, operation, variables, body)
+        outcome = self._outcome(caller, operation, variables, body)
+        if outcome.data is not None and not outcome.data.get("nodes"):
+            try:
+                await self._refuse_unseen(caller, arguments)
+            except ValueError as error:
+                return ToolOutcome(None, list(error.args))
+        return outcome
+
+    async def _refuse_unseen(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
+        """Refuse the ids that a list is empty for because the viewer sees nothing there.
+
+        Raises ValueError with the problems, each a sentence.
+        """
+        found = [
+            problem(NOT_FOUND, name, code=UserErrorCode.NOT_FOUND)
+            for name, query in self.tool.named.items()
+            if arguments.get(name) is not None
+            and (await _read(caller, query, "named", {"id": arguments[name]}))["named"] is None
+        ]
+        if found:
+            raise ValueError(*found)
 
     async def _add_own(
         self, caller: Caller, operation: OperationDefinitionNode, variables: dict[str, Any]

@@ -48,6 +48,8 @@ class Tool:
     """
     own: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The arguments that are PROJECT or AGENT by default."""
+    named: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """The queries `named` that find what an argument names, of a list that is otherwise empty."""
     repeats: bool = False
     """Whether the same call once more changes nothing."""
 
@@ -126,6 +128,10 @@ TOOLS = (
   }
 }""",
         own={"projectId": PROJECT, "agentId": AGENT},
+        named={
+            "projectId": "query named($id: ID!) { named: project(id: $id) { id } }",
+            "agentId": "query named($id: ID!) { named: agent(id: $id) { id } }",
+        },
     ),
     Tool(
         "claim",
