@@ -275,6 +275,11 @@ def claims(
             tasks(TOGETHER, PROCRASTINATE),
         ),
         Claim(
+            f"*{MANY}* of {BATCH}: tasks/s, times those that {WORKERS} workers claim and complete",
+            10,
+            tasks(MANY, HTTP),
+        ),
+        Claim(
             f"*{MANY}* of {BATCH}: tasks/s, times those of *{ONE}*",
             10,
             tasks(MANY, ONE),
