@@ -104,7 +104,7 @@ class Settings(DatabaseSettings):
     """Maximum size of a request body and of a WebSocket message, in bytes."""
     log_operations: bool = True
     """Whether to log a line for each operation: name, hash, viewer, status, duration, SQL
-    statements and rows. Unset: all, except those of `troupe demo`."""
+    statements and rows. `troupe demo` logs none unless this is set."""
     drain_seconds: Seconds = 0
     """How many seconds a server still accepts requests after the signal to stop, while `/readyz`
     answers 503, so that a load balancer notices."""

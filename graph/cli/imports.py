@@ -29,8 +29,10 @@ class _FormatOrFile(TyperGroup):
 
 app = typer.Typer(
     cls=_FormatOrFile,
+    subcommand_metavar="[COMMAND] FILE [OPTIONS]",
     no_args_is_help=True,
-    help="Import a file of another program or an export. FILE without a format is recognised.",
+    help="Import a file of another program or an export. Without a command, the format of FILE is"
+    " recognised; `troupe import file -h` shows the options.",
 )
 
 FILE = typer.Argument(metavar="FILE", help="The file to import.")
@@ -104,7 +106,7 @@ def import_chat_file(
 ) -> None:
     """Import chats of other programs.
 
-    The formats are those of OpenAI and Anthropic, ChatGPT, Claude Code and ShareGPT.
+    The formats are those of OpenAI and Anthropic, ChatGPT, Claude, Claude Code and ShareGPT.
     """
     from db.imports import import_chats
 
