@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Executable,
     ForeignKey,
@@ -53,6 +54,7 @@ from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.statements import Statement, value
+from db.tasks import Task
 from db.writes import (
     NUMBER,
     arrays,
@@ -69,7 +71,6 @@ if TYPE_CHECKING:
     from db.agents import Agent
     from db.conversations import Conversation, Message
     from db.sessions import WriteSession
-    from db.tasks import Task
     from db.users import User
 
 # A product of decimals is exact, a quotient is rounded.
@@ -310,13 +311,18 @@ def _recorded(
         .where(*rows_refer(UsageRecord, checked, viewer, above.id, given))
         .cte("calls")
     )
-    rows = select(calls).where(budget_room.let_record(value("project_id", Uuid), calls))
-    if not is_one:
-        # In the same order everywhere: whoever records the same calls, or deletes their tasks,
-        # does not deadlock with this.
-        rows = rows.order_by(
-            *(calls.c[name] for name in ("task_id", "request_id") if name in columns)
-        )
+    # As their foreign key locks them, but before the attempts, and in the order of their ids: so
+    # does whoever deletes them.
+    task_ids = func.array(select(calls.c.task_id).scalar_subquery(), type_=ARRAY(Uuid))
+    tasks = select(Task.id).where(Task.id == func.any(task_ids)).order_by(Task.id)
+    locked = tasks.with_for_update(read=True, key_share=True).cte("locked")
+    rows = select(calls).where(
+        select(func.count()).select_from(locked).scalar_subquery() >= literal_column("0"),
+        budget_room.let_record(value("project_id", Uuid), calls),
+    )
+    if not is_one and "request_id" in names:
+        # In the same order everywhere: whoever records the same calls does not deadlock with this.
+        rows = rows.order_by(calls.c.request_id)
     if "request_id" in names and not leaves_repeated:
         repeated = select(1).where(
             UsageRecord.project_id == value("project_id", Uuid),

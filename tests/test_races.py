@@ -566,7 +566,32 @@ async def test_calls_for_tasks_and_deletions_of_these_lock_the_tasks_in_one_orde
             await waiting(world)
             # Whoever holds the first gets the second.
             found = await session.execute(
-                text(lock.format("KEY SHARE SKIP LOCKED")), {"id": top.id}
+                text(lock.format(f"{strength} SKIP LOCKED")), {"id": top.id}
             )
             assert found.rowcount == 1  # type: ignore[attr-defined]
         assert await writing == [[]]
+
+
+async def test_a_call_locks_its_project_and_its_task_before_its_attempt(world: World) -> None:
+    """Whoever deletes one of them locks them in this order."""
+    async with world.database.write(ADMIN) as session:
+        attempt = await factories.make_claimed(session, world.ada, "Dig")
+    records = [{"modelId": "gpt-4o", "attemptId": gid(attempt)}]
+    rows = [
+        ("projects", world.project.id),
+        ("tasks", attempt.task_id),
+        ("task_attempts", attempt.id),
+    ]
+    for place, (table, id) in enumerate(rows[:2]):
+        async with world.database.write(ADMIN) as session:
+            lock = "SELECT FROM {} WHERE id = :id FOR UPDATE"
+            await session.execute(text(lock.format(table)), {"id": id})
+            recording = asyncio.create_task(
+                at_once(world.owner, ("recordUsage", {"records": records}))
+            )
+            await waiting(world)
+            for later, key in rows[place + 1 :]:
+                free = f"{lock.format(later)} SKIP LOCKED"
+                found = await session.execute(text(free), {"id": key})
+                assert found.rowcount == 1, (table, later)  # type: ignore[attr-defined]
+        assert await recording == [[]]
