@@ -69,9 +69,10 @@ class Project(CRUD):
         check(
             "jsonb_typeof(max_tasks_by_type) = 'object'"
             " AND NOT jsonb_path_exists(max_tasks_by_type, '$.* ?"
-            ' (@.type() != "number" || @ < 0 || @ > 1000000000 || @ != @.floor())\')',
+            ' (@.type() != "number" || @ < 0 || @ > 1000000000 || @ != @.floor())\')'
+            " AND NOT jsonb_exists(max_tasks_by_type, '')",
             "max_tasks_by_type_numbers",
-            "The limits by type are an object of whole numbers.",
+            "The limits by type are an object of whole numbers, and each type has a name.",
             "max_tasks_by_type",
         ),
         Index(None, "created_at", "id"),

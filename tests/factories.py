@@ -460,7 +460,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             owner_id=[owner.id, owner.id, owner.id, stranger.id, None][place % 5],
             max_tasks_per_agent=place if place % 3 else None,
             max_tasks_in_review=place + 1 if place % 2 else None,
-            max_tasks_by_type={text(place): place},
+            max_tasks_by_type={text(place) or "deploy": place},
             project_metadata=json(place + 1),
             version=place + 1,
             created_at=tied(place),

@@ -12,6 +12,7 @@ from uuid import UUID
 import httpx
 import pytest
 from sqlalchemy import Executable, select, text, update
+from sqlalchemy.exc import IntegrityError
 
 import db
 from db import AgentStatus, ProjectStatus, Right, TaskStatus, Viewer, claims, sweeper
@@ -971,6 +972,15 @@ async def test_a_heartbeat_takes_one_report_of_an_attempt(world: World) -> None:
     found = await world.refused(world.agent, "heartbeat", attempts=beats)
 
     assert found == [("INVALID", "attempts")]
+
+
+async def test_a_heartbeat_that_the_database_refuses_is_no_success(world: World) -> None:
+    (attempt,) = (await claim(world)).attempts
+
+    with pytest.raises(IntegrityError, match="progress_percent_range"):
+        await beat(world, claims.Heartbeat(attempt, 101))
+
+    assert await task_of(world, attempt, "a.progress_percent") is None
 
 
 async def test_a_heartbeat_without_a_report_writes_leases_alone(world: World) -> None:

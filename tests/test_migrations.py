@@ -20,14 +20,14 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, make_url, pool, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import db
 from db import connections, migrate, sweeper
 from db.events import triggers
 from tests import factories
-from tests.conftest import People, _on_server
+from tests.conftest import ADMIN, People, _on_server
 from tests.processes import CODE
 from tests.world import make_whole_world, make_world, snapshot, stored
 
@@ -136,6 +136,26 @@ async def test_leases_are_kept_there_and_back(
     await migrate.upgrade(database_url)
 
     assert sorted(await stored(database, query)) == before
+
+
+async def test_a_limit_of_tasks_without_a_type_is_taken_away(
+    database: db.Database, database_url: URL, http: httpx.AsyncClient, people: People
+) -> None:
+    world = await make_whole_world(database, http, people)
+    query = "SELECT max_tasks_by_type::text FROM projects WHERE id = :id"
+    limits = """UPDATE projects SET max_tasks_by_type = '{"": 0, "deploy": 1}' WHERE id = :id"""
+    with pytest.raises(IntegrityError, match="max_tasks_by_type_numbers"):
+        async with database.write(ADMIN) as session:
+            await session.execute(text(limits), {"id": world.project.id})
+    await database.dispose()
+
+    await migrate.downgrade(database_url, "0032")
+    async with database.write(ADMIN) as session:
+        await session.execute(text(limits), {"id": world.project.id})
+    await database.dispose()
+    await migrate.upgrade(database_url)
+
+    assert await stored(database, query, id=world.project.id) == ['{"deploy": 1}']
 
 
 async def test_whoever_owned_a_project_becomes_a_member_of_it(

@@ -173,10 +173,11 @@ async def heartbeat(
     values: dict[str, Any] = arrays(TaskAttempt, REPORTED if has_reports else ("id",), rows)
     values["lease_seconds"] = leases.duration(seconds)
     statement, changed = (_renewed_and_noted, NOTED) if has_reports else (_renewed, RENEWED)
-    if session.key is None:
+    found: Sequence[Any] = []
+    if session.key is None:  # else its outcome are only those attempts that are found
         alone = partial(session.alone, model=TaskAttempt, changed=changed, outcome={})
         found = await alone(statement, session.right, **values)
-    else:  # its outcome are only those attempts that are found
+    if not found:  # raises what the database has refused
         found = await session.run(statement, session.right, **values)
     if len(found) < len(ids):  # others are lost, or not the viewer's
         found = await session.run(_known, session.right, **arrays(TaskAttempt, ("id",), rows))
