@@ -165,6 +165,37 @@ async def test_what_many_depend_on_is_found_by_what_waits(world: World, resolver
     assert sorted(found) == [("CANCELLED", "t7", 1), ("CANCELLED", "t70", 1)]
 
 
+async def test_what_waits_for_many_is_found_whatever_it_waits_for_besides(
+    world: World, resolvers: People
+) -> None:
+    """The last of 150 dependents waits, and 150 of what it depends on are completed."""
+    project = world.project.id
+    each = (
+        f"INSERT INTO tasks (project_id, title, unmet_dependency_count, status) SELECT '{project}',"
+    )
+    await do(world, f"{each} 'before', 0, 'COMPLETED' FROM generate_series(1, 150)")
+    await do(world, f"{each} 'after', 1, 'COMPLETED' FROM generate_series(1, 150)")
+    await make(world, X={"status": TaskStatus.CANCELLED}, Last={"id": UUID(int=2**128 - 1)})
+    edges = (
+        "INSERT INTO task_dependencies (dependent_id, dependency_id, on_failure)"
+        " SELECT d.id, c.id, 'HOLD' FROM tasks d, tasks c WHERE"
+    )
+    await do(world, f"{edges} d.title = 'after' AND c.title = 'X'")
+    await do(world, f"{edges} d.title = 'Last' AND c.title IN ('before', 'X')")
+    await do(world, "UPDATE tasks SET unmet_dependency_count = 1 WHERE title = 'Last'")
+
+    assert await stuck(world, resolvers) == [("CANCELLED", "X", 1)]
+
+    # Many wait, each for several, and one that is older than these waits for what was cancelled.
+    await do(world, f"{each} 'more', 1, 'PENDING' FROM generate_series(1, 4000)")
+    await do(
+        world,
+        f"{edges} d.title = 'more' AND c.id IN (SELECT id FROM tasks"
+        " WHERE title = 'before' ORDER BY id LIMIT 3)",
+    )
+    assert ("CANCELLED", "X", 1) in await stuck(world, resolvers)
+
+
 async def test_what_failed_or_is_held_is_stuck_with_what_waits_for_it(
     world: World, resolvers: People
 ) -> None:
