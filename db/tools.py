@@ -208,9 +208,9 @@ async def attach(session: WriteSession, agent: Agent, values: Mapping[str, Any])
     The caller has locked the agent, so that its tools can be counted. Raises Rejected and Invalid.
     """
     await session.refer(AgentTool, values, project_id=agent.project_id)
-    has = list(
-        await session.scalars(select(AgentTool.tool_id).where(AgentTool.agent_id == agent.id))
-    )
+    # Locked, since whoever deletes a tool does not lock the agent.
+    edges = select(AgentTool.tool_id).where(AgentTool.agent_id == agent.id)
+    has = list(await session.scalars(edges.order_by(AgentTool.tool_id).with_for_update()))
     if values["tool_id"] not in has and len(has) >= MOST_TOOLS:
         raise Invalid(TOO_MANY_TOOLS, ("tool_id",))
     setup = {"configuration": {}, "is_active": True, **values}
@@ -220,7 +220,7 @@ async def attach(session: WriteSession, agent: Agent, values: Mapping[str, Any])
 
 async def detach(session: WriteSession, agent: Agent, tool_id: UUID) -> None:
     """Take a tool from an agent. Raises Invalid."""
-    # Locked, since whoever deletes the tool does not lock the agent.
+    # Locked, as when it is attached.
     edge = await session.get(AgentTool, (agent.id, tool_id), with_for_update=True)
     if edge is None:
         raise Invalid("The agent does not have this tool.", ("tool_id",))

@@ -1190,7 +1190,7 @@ async def test_events_are_followed_from_the_command_line(
     moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
     what = f'UPDATED Project {project.id} "Mars base" by user {someone}'
     assert re.fullmatch(f'2 {moment} {what}: name "Moon base" → "Mars base"', named)
-    assert re.fullmatch(rf'3 {moment} CREATED User \S+ "kim" by nobody', created)
+    assert re.fullmatch(rf'3 {moment} CREATED User \S+ "kim" by the server', created)
 
 
 async def test_old_events_are_dropped_from_the_command_line(

@@ -244,8 +244,7 @@ async def test_a_record_that_a_session_repeats_is_imported_once(
     assert found.lines() == [
         "Added 1 conversation and 2 messages.",
         "Left out:",
-        "  conversation 1, line 3: a record was left out, because it is there before with the same"
-        " id.",
+        "  conversation 1, line 3: a record was left out, because the same one is there before.",
     ]
 
 

@@ -503,13 +503,16 @@ async def test_a_tool_is_taken_from_an_agent_and_stays(world: World) -> None:
     assert await stored(world.database, "SELECT name FROM tools") == ["hammer"]
 
 
-async def test_a_tool_that_is_deleted_meanwhile_is_not_taken_from_an_agent(world: World) -> None:
+@pytest.mark.parametrize("mutation", ["attachTool", "detachTool"])
+async def test_a_tool_that_is_deleted_meanwhile_is_neither_given_nor_taken(
+    world: World, mutation: str
+) -> None:
     tool = await make_tool(world, world.project)
     await world.owner.change(f"attachTool {ATTACHED}", **edge(tool, world.ada))
     async with world.database.write(ADMIN) as session:
         await (await session.fetch(db.Tool, tool.id)).delete(session)
         detaching = asyncio.create_task(
-            world.owner.change(f"detachTool {ATTACHED}", **edge(tool, world.ada))
+            world.owner.change(f"{mutation} {ATTACHED}", **edge(tool, world.ada))
         )
         await waiting(world)
 

@@ -275,7 +275,9 @@ def _deleted_with(table: Table) -> set[Table]:
 
 
 def _is_updated_repeatedly(table: Table) -> bool:
-    """Whether a deletion can set several foreign keys of a row to null, each by its own update.
+    """Whether the deletion of one row can set several foreign keys of another to null.
+
+    It does so by an update for each of them.
 
     PostgreSQL runs the trigger once for all these updates.
     """

@@ -106,7 +106,7 @@ def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
         if isinstance(uuid := record.get("uuid"), str):
             if (copy := hash(repr(record))) in copies:
                 report.leave_out(
-                    "a record was left out, because it is there before with the same id.",
+                    "a record was left out, because the same one is there before.",
                     f"{place}, line {number}",
                 )
                 continue

@@ -167,26 +167,29 @@ class CallableTool:
             return ToolOutcome(None, list(error.args))
         body = await caller.run(self.tool.document, name, variables)
         outcome = self._outcome(caller, operation, variables, body)
-        if outcome.data is not None and not outcome.data.get("nodes"):
-            try:
-                await self._refuse_unseen(caller, arguments)
-            except ValueError as error:
-                return ToolOutcome(None, list(error.args))
+        is_empty = outcome.data is not None and not outcome.data.get("nodes")
+        # A page after another one is of a project that was seen.
+        if is_empty and "after" not in variables:
+            unseen = await self._unseen(caller, arguments)
+            return ToolOutcome(None, unseen) if unseen else outcome
         return outcome
 
-    async def _refuse_unseen(self, caller: Caller, arguments: Mapping[str, Any]) -> None:
-        """Refuse the ids that a list is empty for because the viewer sees nothing there.
+    async def _unseen(self, caller: Caller, arguments: Mapping[str, Any]) -> list[str]:
+        """The problems of the ids for which a list is empty because the viewer sees nothing there.
 
-        Raises ValueError with the problems, each a sentence.
+        If that cannot be found out now, such as for a limit, there are none: the list is right.
         """
-        found = [
-            problem(NOT_FOUND, name, code=UserErrorCode.NOT_FOUND)
-            for name, query in self.tool.named.items()
-            if arguments.get(name) is not None
-            and (await _read(caller, query, "named", {"id": arguments[name]}))["named"] is None
-        ]
-        if found:
-            raise ValueError(*found)
+        found = []
+        for name, query in self.tool.seen_by.items():
+            if arguments.get(name) is None:
+                continue
+            try:
+                seen = await _read(caller, query, "seen", {"id": arguments[name]})
+            except ValueError:
+                continue
+            if seen["seen"] is None:
+                found.append(problem(NOT_FOUND, name, code=UserErrorCode.NOT_FOUND))
+        return found
 
     async def _add_own(
         self, caller: Caller, operation: OperationDefinitionNode, variables: dict[str, Any]

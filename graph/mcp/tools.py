@@ -48,8 +48,8 @@ class Tool:
     """
     own: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The arguments that are PROJECT or AGENT by default."""
-    named: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """The queries `named` that find what an argument names, of a list that is otherwise empty."""
+    seen_by: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Of a list, the queries `seen` that find what an argument names, if the viewer sees it."""
     repeats: bool = False
     """Whether the same call once more changes nothing."""
 
@@ -128,9 +128,9 @@ TOOLS = (
   }
 }""",
         own={"projectId": PROJECT, "agentId": AGENT},
-        named={
-            "projectId": "query named($id: ID!) { named: project(id: $id) { id } }",
-            "agentId": "query named($id: ID!) { named: agent(id: $id) { id } }",
+        seen_by={
+            "projectId": "query seen($id: ID!) { seen: project(id: $id) { id } }",
+            "agentId": "query seen($id: ID!) { seen: agent(id: $id) { id } }",
         },
     ),
     Tool(
