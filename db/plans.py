@@ -409,7 +409,7 @@ async def _reserve(session: WriteSession, task: Task, keys: Iterable[str]) -> No
     )
     if not await session.scalar(select(reserved)):
         raise Invalid(
-            "Agents are working on this task, and on another one that uses one of these resources.",
+            "An agent works on this task, and one of these resources is in use, or about to be.",
             ("resource_keys",),
         )
 

@@ -69,7 +69,8 @@ async def change_user(session: WriteSession, user: User, **values: Any) -> User:
 async def delete_user(session: WriteSession, id: UUID) -> None:
     """Delete a user. Raises NotFound and Invalid.
 
-    Their projects and conversations are locked first, as by all who change what is in them.
+    The projects that they own or are in, and their conversations, are locked first, as by all who
+    change what is in them.
     """
     member = ProjectMember.user_id == id
     joined = select(ProjectMember.project_id).where(member)

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from gql import Client, GraphQLRequest
-from gql.transport.exceptions import TransportConnectionFailed, TransportServerError
+from gql.transport.exceptions import TransportError
 from gql.transport.httpx import HTTPXTransport
 
 URL = os.environ.get("GRAPHQL_URL", "http://127.0.0.1:8000/graphql")
@@ -55,6 +55,7 @@ MOVE_AGENT = """mutation($input: TransitionAgentInput!) {
 MOVE_PROJECT = """mutation($input: TransitionProjectInput!) {
   transitionProject(input: $input) { userErrors { message path } }
 }"""
+STATUS = "query($project: ID!) { project(id: $project) { status } }"
 STATS = """query($project: ID!) {
   projectStats(projectId: $project) {
     total completed inProgress ready waiting blockedOnPeople failed cancelled skipped
@@ -85,7 +86,7 @@ class Troupe:
 
 
 def plan(troupe: Troupe) -> str:
-    """Make the project with its tasks and agents, start it, and return its id."""
+    """Make the project with its tasks and agents, and return its id."""
     tasks = [task | {"input": task["input"] | {"secondsPerStep": SECONDS}} for task in TASKS]
     agents = [{"name": name, "type": "BUILDER"} for name in AGENTS]
     made = troupe.change(PLAN, name="Mars station", tasks=tasks, agents=agents)
@@ -93,10 +94,17 @@ def plan(troupe: Troupe) -> str:
         troupe.change(MOVE_AGENT, id=agent["id"], to="READY")
         work = {"agentId": agent["id"], "name": "worker", "scopes": ["WORK"]}
         print(f"{agent['name']}: TOKEN={troupe.change(TOKEN, **work)['token']}", flush=True)
-    project = str(made["project"]["id"])
+    return str(made["project"]["id"])
+
+
+def start(troupe: Troupe, project: str) -> None:
+    """Start the project, if it has not been started."""
+    found = troupe.ask(STATUS, project=project)
+    if found is None:
+        sys.exit(f"There is no project {project}.")
+    if found["status"] in ("DRAFT", "PLANNING"):
+        troupe.change(MOVE_PROJECT, id=project, to="IN_PROGRESS")
     print(f"Start a worker with each TOKEN. To watch again: PROJECT={project}", flush=True)
-    troupe.change(MOVE_PROJECT, id=project, to="IN_PROGRESS")
-    return project
 
 
 def watch(troupe: Troupe, project: str) -> bool:
@@ -106,7 +114,10 @@ def watch(troupe: Troupe, project: str) -> bool:
         time.sleep(1)
         try:
             stats = troupe.ask(STATS, project=project)
-        except (TransportConnectionFailed, TransportServerError) as error:
+        except TransportError as error:
+            codes = {each["extensions"]["code"] for each in getattr(error, "errors", None) or ()}
+            if codes & {"BAD_USER_INPUT", "FORBIDDEN", "UNAUTHENTICATED"}:
+                sys.exit(f"{URL} cannot be used: {error}")
             print(f"{URL} does not answer: {error}; again in 1 s", flush=True)
             continue
         line = ", ".join(f"{name} {count}" for name, count in stats.items() if count)
@@ -124,13 +135,14 @@ def main() -> None:
         sys.exit("Set TOKEN to the access token of a user.")
     troupe = Troupe(os.environ["TOKEN"])
     project = os.environ.get("PROJECT") or plan(troupe)
+    start(troupe, project)
     is_completed = watch(troupe, project)
     for node in troupe.ask(OUTCOME, project=project)["nodes"]:
         task = node["task"]
         error = "" if task["error"] is None else f", error: {task['error']}"
         line = f"{task['title']}: {task['status']}, attempts: {task['attemptCount']}{error}"
         print(line, flush=True)
-    if is_completed:
+    if is_completed and troupe.ask(STATUS, project=project)["status"] == "IN_PROGRESS":
         troupe.change(MOVE_PROJECT, id=project, to="COMPLETED")
     sys.exit(not is_completed)
 

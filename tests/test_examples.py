@@ -359,6 +359,10 @@ def test_an_orchestrator_goes_on_with_a_plan_and_waits_for_the_server(
     (again,) = stage.orchestrator.printed(r"Start a worker .* PROJECT=(\S+)$")
     stage.orchestrator.kill()
     command = sys.executable, EXAMPLES / "orchestrator.py"
+    unknown = {"PROJECT": "01940000-0000-7000-8000-000000000000"}
+    with Program(stage.server, stage.server.token, tmp_path, *command, **unknown) as other:
+        assert other.wait(PATIENCE) == 1
+        assert other.lines == [f"There is no project {unknown['PROJECT']}."]
     with Program(stage.server, stage.server.token, tmp_path, *command, PROJECT=again) as watching:
         watching.printed("(total 5, ready 2, waiting 3)$")
         found = stage.server.ask("{ projects { totalCount } }")
