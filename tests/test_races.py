@@ -501,22 +501,27 @@ async def test_whoever_takes_an_administrator_away_waits_for_whoever_does_alread
             await user_changes.change_user(session, admin, is_active=True)
 
 
-LOCKS = {
-    "deleteAgent": ("conversations", "conversation", "agents", "ada"),
-    "deleteUser": ("projects", "project", "users", "owner"),
-    "deleteMessage": ("projects", "project", "messages", "message"),
-    "deleteConversation": ("projects", "project", "conversations", "conversation"),
-    "deleteProject": ("conversations", "conversation", "agents", "ada"),
-}
+LOCKS = [
+    ("deleteAgent", "conversations", "conversation", "agents", "ada"),
+    ("deleteUser", "projects", "project", "users", "owner"),
+    ("deleteUser", "projects", "project", "users", "stranger"),
+    ("deleteUser", "conversations", "conversation", "users", "owner"),
+    ("deleteMessage", "projects", "project", "messages", "message"),
+    ("deleteConversation", "projects", "project", "conversations", "conversation"),
+    ("deleteProject", "conversations", "conversation", "agents", "ada"),
+]
 """What a mutation waits for, and what it has not locked then: tables and rows of the world."""
 
 
-@pytest.mark.parametrize("mutation", LOCKS)
+@pytest.mark.parametrize(("mutation", "first", "held", "second", "deleted"), LOCKS)
 async def test_a_deletion_locks_in_the_order_of_those_who_write_beside_it(
-    world: World, mutation: str
+    world: World, mutation: str, first: str, held: str, second: str, deleted: str
 ) -> None:
-    first, held, second, deleted = LOCKS[mutation]
-    row = world.people.users["owner"] if deleted == "owner" else getattr(world, deleted)
+    users = world.people.users
+    row = users[deleted] if deleted in users else getattr(world, deleted)
+    if deleted == "stranger":
+        async with world.database.write(ADMIN) as session:
+            await factories.make_member(session, world.project, row)
     target = world.project if mutation == "deleteProject" else row
     free = f"SELECT count(*) FROM (SELECT FROM {second} FOR UPDATE SKIP LOCKED) free"
     async with world.database.write(ADMIN) as session:
