@@ -35,6 +35,8 @@ from db import access
 LISTENERS = 1_000
 IDLE = 10_000
 """How many sockets are open while nothing happens."""
+PINGS = 20.0
+"""How often the server sends a ping to each socket, in seconds: idle ones take nothing else."""
 PER_SECOND = 50
 """How often the task changes."""
 NUMBERS = (10, 20, 30, 40)
@@ -500,7 +502,7 @@ async def _idle(url: URL, pace: Pace) -> tuple[float, float]:
         async with listening(server, sends, 10):
             pass
         await asyncio.sleep(1)
-        empty, seconds = memory(server.pid), max(5.0, pace.seconds)
+        empty, seconds = memory(server.pid), max(PINGS, pace.seconds)
         alone = await _used(server, seconds)
         async with listening(server, [own[:1] for own in sends], IDLE):
             await asyncio.sleep(2)
