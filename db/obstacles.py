@@ -56,8 +56,7 @@ MOST_READ = 10_000
 """How many tasks of a status, and how many that may wait for them, are read at most."""
 
 FEW_DEPENDENTS = 100
-"""From how many dependents of each of them it is found at most whether one waits."""
-
+"""At how many dependents of each of them it is looked first, to find one that waits."""
 
 OVER = (ProjectStatus.COMPLETED, ProjectStatus.CANCELLED, ProjectStatus.ARCHIVED)
 """The statuses of projects in which nothing is to go on."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     ColumnElement,
     Executable,
     ForeignKey,
@@ -60,6 +59,7 @@ from db.writes import (
     arrays,
     given_rows,
     given_values,
+    keys,
     project_id_of,
     references,
     rows_refer,
@@ -313,8 +313,7 @@ def _recorded(
     )
     # As their foreign key locks them, but before the attempts, and in the order of their ids: so
     # does whoever deletes them.
-    task_ids = func.array(select(calls.c.task_id).scalar_subquery(), type_=ARRAY(Uuid))
-    tasks = select(Task.id).where(Task.id == func.any(task_ids)).order_by(Task.id)
+    tasks = select(Task.id).where(Task.id == func.any(keys(calls.c.task_id))).order_by(Task.id)
     locked = tasks.with_for_update(read=True, key_share=True).cte("locked")
     rows = select(calls).where(
         select(func.count()).select_from(locked).scalar_subquery() >= literal_column("0"),

@@ -49,6 +49,14 @@ NUMBER = "number"
 """The column of `unnested` with the number of the row, from 1."""
 
 
+def keys(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The keys in a column of a CTE, as an array.
+
+    A plan that was made for few rows then finds rows by them too, and does not read the table.
+    """
+    return func.array(select(column).scalar_subquery(), type_=ARRAY(Uuid))
+
+
 def set_actor() -> ColumnElement[Any]:
     """The expression that sets the actor of the transaction that it is evaluated in."""
     actor = bind(Deferred(lambda request: actor_of(request.viewer) or ""), Text)

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from db import leases
 from db.attempts import AttemptStatus, TaskAttempt
 from db.claims.endings import CHANGED, Ending, check, note_end
-from db.claims.heartbeats import keys, known_attempts, own_attempt, refuse_repeated
+from db.claims.heartbeats import known_attempts, own_attempt, refuse_repeated
 from db.dependencies import completing_all
 from db.errors import DomainError, Invalid, LeaseLost, NotFound, Rejected
 from db.leases import lease
@@ -31,7 +31,7 @@ from db.scopes import Viewer
 from db.sessions import WriteSession
 from db.statements import Statement
 from db.tasks import Task
-from db.writes import arrays, set_actor, unnested
+from db.writes import arrays, keys, set_actor, unnested
 
 GIVEN = ("id", "result")
 

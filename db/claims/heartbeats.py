@@ -8,11 +8,8 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     CTE,
-    ColumnElement,
     Executable,
-    Uuid,
     func,
     literal_column,
     select,
@@ -30,7 +27,7 @@ from db.scopes import Viewer, acts_for, scope
 from db.sessions import WriteSession
 from db.statements import Statement
 from db.tasks import Task
-from db.writes import arrays, set_actor, unnested
+from db.writes import arrays, keys, set_actor, unnested
 
 
 async def own_attempt(
@@ -62,14 +59,6 @@ def known_attempts(viewer: Viewer, right: Right, given: CTE) -> CTE:
         .where(acts_for(viewer, attempt.agent_id), scope(attempt, viewer, right, by_key=True))
         .cte("known")
     )
-
-
-def keys(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The keys in a column of a CTE, as an array.
-
-    A plan that was made for few rows then finds rows by them too, and does not read the table.
-    """
-    return func.array(select(column).scalar_subquery(), type_=ARRAY(Uuid))
 
 
 class Heartbeat(NamedTuple):
@@ -175,8 +164,9 @@ async def heartbeat(
     statement, changed = (_renewed_and_noted, NOTED) if has_reports else (_renewed, RENEWED)
     found: Sequence[Any] = []
     if session.key is None:  # else its outcome are only those attempts that are found
-        alone = partial(session.alone, model=TaskAttempt, changed=changed, outcome={})
-        found = await alone(statement, session.right, **values)
+        found = await session.alone(
+            statement, session.right, outcome={}, model=TaskAttempt, changed=changed, **values
+        )
     if not found:  # raises what the database has refused
         found = await session.run(statement, session.right, **values)
     if len(found) < len(ids):  # others are lost, or not the viewer's

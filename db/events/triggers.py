@@ -275,11 +275,9 @@ def _deleted_with(table: Table) -> set[Table]:
 
 
 def _is_updated_repeatedly(table: Table) -> bool:
-    """Whether the deletion of one row can set several foreign keys of another to null.
+    """Whether the deletion of one row can set several foreign keys of a row of this table to null.
 
-    It does so by an update for each of them.
-
-    PostgreSQL runs the trigger once for all these updates.
+    PostgreSQL does so by an update for each key, and runs the trigger once for all of them.
     """
     cleared = [key.column.table for key in table.foreign_keys if key.ondelete == "SET NULL"]
     return any(one in _deleted_with(other) for one, other in permutations(cleared, 2))

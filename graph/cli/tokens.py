@@ -173,12 +173,14 @@ async def _id_of(api: Client, prefix: str) -> str:
     where = {"prefix": {"eq": prefix[:PREFIX_LENGTH]}, "revokedAt": {"isNull": True}}
     found = await nodes(api, TOKENS, 2, where=where)
     if len(found) != 1:
-        number, more = (
-            ("are several tokens", " --json` has their ids")
-            if found
-            else ("is no token", "` shows those that can be revoked")
+        shown = f"{prefix[:PREFIX_LENGTH]}…"
+        if found:
+            raise CommandError(
+                f"There are several tokens {shown}; `troupe tokens list --json` has their ids"
+            )
+        raise CommandError(
+            f"There is no token {shown}; `troupe tokens list` shows those that can be revoked"
         )
-        raise CommandError(f"There {number} {prefix[:PREFIX_LENGTH]}…; `troupe tokens list{more}")
     return str(found[0]["id"])
 
 
